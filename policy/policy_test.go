@@ -1,0 +1,214 @@
+package policy
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+
+// facts makes Facts of pairs: facts(TLS, "none", Mech, "PLAIN").
+func facts(pairs ...any) *Facts {
+	f := &Facts{}
+	for i := 0; i < len(pairs); i += 2 {
+		f.Set(pairs[i].(Fact), pairs[i+1].(string))
+	}
+	return f
+}
+
+func TestEnforced(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		is   *Facts
+		want Action
+		by   []string
+	}{
+		{"nothing known", facts(), Pass, nil},
+		{"good", facts(TLS, "1.3", Mech, "PLAIN", Host, Canonical), Pass, nil},
+		{"no server name", facts(TLS, "1.2", Mech, UserPass, Host, Absent), Pass, nil},
+		{"token", facts(TLS, "1.2", Mech, "XOAUTH2", Host, Canonical), Pass, nil},
+		{"in clear", facts(TLS, None), Deny, []string{"encrypted"}},
+		{"old TLS", facts(TLS, "1.1"), Refuse, []string{"modern-tls"}},
+		{"foreign mechanism", facts(TLS, "1.3", Mech, "CRAM-MD5"), Deny, []string{"password-only"}},
+		{"old name", facts(TLS, "1.3", Host, Legacy), Deny, []string{"canonical-host"}},
+		{"another service's name", facts(TLS, "1.3", Host, OtherService), Deny, []string{"canonical-host"}},
+		{"everything wrong", facts(TLS, "1.0", Mech, "NTLM", Host, Unknown), Refuse,
+			[]string{"canonical-host", "modern-tls", "password-only"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := Enforced().Decide(c.is, noon)
+			if v.Action != c.want || !slices.Equal(v.Violated(), c.by) {
+				t.Errorf("got %v by %v, want %v by %v", v.Action, v.Violated(), c.want, c.by)
+			}
+		})
+	}
+}
+
+func TestStageBeginsAtItsInstant(t *testing.T) {
+	p, err := New("dated", []Requirement{{
+		ID: "encrypted", Finding: Plaintext,
+		Require: Matcher{{Fact: TLS, Not: true, Values: []string{None}}},
+		Stages:  []Stage{{From: noon, Do: Notify}, {From: noon.Add(time.Hour), Do: Deny}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		at   time.Duration
+		want Action
+	}{{-time.Nanosecond, Pass}, {0, Notify}, {time.Hour - 1, Notify}, {time.Hour, Deny}} {
+		if got := p.Decide(facts(TLS, None), noon.Add(c.at)).Action; got != c.want {
+			t.Errorf("at noon%+v: got %v, want %v", c.at, got, c.want)
+		}
+	}
+}
+
+func TestNetworksAndScope(t *testing.T) {
+	p, err := New("scoped", []Requirement{{
+		ID:      "office",
+		Scope:   Matcher{{Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}, {Fact: Brand, Values: []string{"a"}}},
+		Require: Matcher{{Fact: Entry, Values: []string{EntryImplicit}}},
+		Stages:  []Stage{{Do: Deny}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := facts(Entry, EntryPlain, Brand, "a")
+	if got := p.Decide(f, noon).Action; got != Pass {
+		t.Errorf("address unknown: got %v, want pass", got)
+	}
+	if low, high := p.Bounds(f, noon); low.Action != Pass || high.Action != Deny {
+		t.Errorf("address unknown: bounds %v to %v, want pass to deny", low.Action, high.Action)
+	}
+	f.IP = netip.MustParseAddr("192.0.2.7")
+	if got := p.Decide(f, noon).Action; got != Deny {
+		t.Errorf("in the network: got %v, want deny", got)
+	}
+	f.IP = netip.MustParseAddr("198.51.100.7")
+	if low, high := p.Bounds(f, noon); low.Action != Pass || high.Action != Pass {
+		t.Errorf("outside: bounds %v to %v, want pass", low.Action, high.Action)
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	stage := []Stage{{Do: Deny}}
+	for name, rs := range map[string][]Requirement{
+		"no id":         {{Stages: stage}},
+		"double id":     {{ID: "a", Stages: stage}, {ID: "a", Stages: stage}},
+		"no stages":     {{ID: "a"}},
+		"stages astray": {{ID: "a", Stages: []Stage{{From: noon, Do: Warn}, {From: noon, Do: Deny}}}},
+		"too many":      make([]Requirement, maxRequirements+1),
+	} {
+		if _, err := New("bad", rs); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+var (
+	testFacts  = []Fact{TLS, Mech, Host}
+	testValues = map[Fact][]string{
+		TLS:  {None, "1.0", "1.2", "1.3"},
+		Mech: {"PLAIN", "CRAM-MD5", UserPass},
+		Host: {Canonical, Legacy, Absent},
+	}
+)
+
+func drawRequirement(t *rapid.T, id string) Requirement {
+	term := func(label string) Matcher {
+		f := rapid.SampledFrom(testFacts).Draw(t, label)
+		return Matcher{{Fact: f, Not: rapid.Bool().Draw(t, label+" not"),
+			Values: rapid.SliceOfN(rapid.SampledFrom(testValues[f]), 1, 3).Draw(t, label+" values")}}
+	}
+	r := Requirement{ID: id, Require: term("require"), Stages: []Stage{{
+		Do: rapid.SampledFrom([]Action{Observe, Notify, Warn, TempFail, Deny, Refuse}).Draw(t, "do")}}}
+	if rapid.Bool().Draw(t, "scoped") {
+		r.Scope = term("scope")
+	}
+	return r
+}
+
+func drawFacts(t *rapid.T, known bool) *Facts {
+	f := &Facts{}
+	for _, fact := range testFacts {
+		if known || rapid.Bool().Draw(t, fact.String()+" known") {
+			f.Set(fact, rapid.SampledFrom(testValues[fact]).Draw(t, fact.String()))
+		}
+	}
+	return f
+}
+
+func drawPolicy(t *rapid.T) []Requirement {
+	rs := make([]Requirement, rapid.IntRange(1, 6).Draw(t, "requirements"))
+	for i := range rs {
+		rs[i] = drawRequirement(t, string(rune('a'+i)))
+	}
+	return rs
+}
+
+func mustNew(t *rapid.T, rs []Requirement) *Policy {
+	p, err := New("drawn", rs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestOrderMeansNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rs := drawPolicy(t)
+		f := drawFacts(t, false)
+		a, b := mustNew(t, rs), mustNew(t, rapid.Permutation(rs).Draw(t, "order"))
+		va, vb := a.Decide(f, noon), b.Decide(f, noon)
+		if va.Action != vb.Action || !slices.Equal(va.Violated(), vb.Violated()) || a.String() != b.String() {
+			t.Fatalf("%v %v by %v, or %v %v by %v", a, va.Action, va.Violated(), b, vb.Action, vb.Violated())
+		}
+	})
+}
+
+func TestAddingNeverLowers(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rs := drawPolicy(t)
+		f := drawFacts(t, false)
+		before := mustNew(t, rs[:len(rs)-1]).Decide(f, noon)
+		if after := mustNew(t, rs).Decide(f, noon); after.Action < before.Action {
+			t.Fatalf("%v fell to %v", before.Action, after.Action)
+		}
+	})
+}
+
+func TestBoundsHold(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := mustNew(t, drawPolicy(t))
+		f := drawFacts(t, false)
+		low, high := p.Bounds(f, noon)
+		full := drawFacts(t, true)
+		for _, fact := range testFacts {
+			if v := f.Get(fact); v != "" {
+				full.Set(fact, v)
+			}
+		}
+		if got := p.Decide(full, noon).Action; got < low.Action || got > high.Action {
+			t.Fatalf("%v lies outside %v to %v", got, low.Action, high.Action)
+		}
+	})
+}
+
+func BenchmarkDecide(b *testing.B) {
+	f := facts(TLS, "1.3", Mech, "CRAM-MD5", Host, Legacy)
+	b.ReportAllocs()
+	for b.Loop() {
+		Enforced().Decide(f, noon)
+	}
+}
+
+func TestDecideAllocatesNothing(t *testing.T) {
+	f := facts(TLS, "1.3", Mech, "CRAM-MD5", Host, Legacy)
+	if n := testing.AllocsPerRun(100, func() { Enforced().Decide(f, noon) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
