@@ -1,0 +1,233 @@
+// Package certs chooses the certificate for each handshake.
+//
+// A [Store] holds certificates read from PEM files, RSA, ECDSA or Ed25519, any number for one name. Its [Store.Get]
+// is asked in every handshake: of the certificates for the name that the client sent it gives one that this client
+// can use. A client that sends no name, or one that no certificate is for (an IP address, a name without a dot, an old
+// host name), gets what the caller's fallback name would get. A Store never changes: to reload, load another one and swap the
+// pointer, so that bad files leave the old store in force.
+//
+// An [Authority] signs certificates on the spot, for the demo and for tests.
+//
+// # Standards
+//
+// Names are those of the subjectAltName alone, never the common name (RFC 9525 section 2). A wildcard is the whole
+// left-most label and stands for exactly one label (RFC 9525 section 6.3, before it RFC 6125 section 6.4.3). Names
+// are compared in lower case and without the final dot; on the wire and in certificates they are ASCII (RFC 6066 section 3,
+// RFC 5280 section 7.2), so there is no Unicode form to fold.
+//
+// # Roads not taken
+//
+// tls.Config.Certificates chooses by name as well, but a client without a name gets the first certificate whatever
+// its listener, and GetCertificate is then not called for it, so nothing could choose for it.
+//
+// An expired certificate does not fail [Load]: for a mail program that already runs, it is no worse than none, and a
+// proxy that refuses to restart is worse than both. [Info.Check] judges dates, for those who want to.
+package certs
+
+import (
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Source is what a listener needs of this package: a certificate for each handshake.
+type Source interface {
+	// Get returns the certificate for the name in hello, or else for fallback, which is a host name of the listener that
+	// the client reached. It is called by many handshakes at once and must not keep hello.
+	Get(hello *tls.ClientHelloInfo, fallback string) (*tls.Certificate, error)
+}
+
+// ErrNone says that a store holds no certificate at all.
+var ErrNone = errors.New("no certificate is loaded; name one in the configuration")
+
+// Error is what is wrong with one certificate or key file, and what to do about it.
+type Error struct {
+	File    string // the file to look at
+	Message string // what is wrong with it
+	Cure    string // what to do
+	Err     error  // the cause, if another function told us
+}
+
+// Error says file, message, cause and cure in one line.
+func (e *Error) Error() string {
+	return e.File + ": " + e.Problem() + "; " + e.Cure
+}
+
+// Problem is the message with its cause, without file and cure.
+func (e *Error) Problem() string {
+	if e.Err == nil {
+		return e.Message
+	}
+	return e.Message + ": " + e.Err.Error()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Store holds certificates and finds them by name. It never changes, so it may be used by many at once.
+type Store struct {
+	all    []*entry            // best first, see rank
+	byName map[string][]*entry // by folded DNS name, wildcards with their "*."; same order
+}
+
+var _ Source = (*Store)(nil)
+
+// entry is one certificate with its key.
+type entry struct {
+	tls  tls.Certificate
+	info Info
+}
+
+// Info describes one certificate of a [Store].
+type Info struct {
+	Pair      Pair      // the files it comes from
+	Names     []string  // DNS names, folded
+	KeyType   KeyType   // of the certificate's own key
+	NotBefore time.Time // first moment of validity
+	NotAfter  time.Time // last moment of validity
+}
+
+// Check says whether the certificate is valid at the given time; if not, the error is an [*Error].
+func (i Info) Check(at time.Time) error {
+	const layout = "2006-01-02 15:04 MST"
+	switch {
+	case at.After(i.NotAfter):
+		return &Error{File: i.Pair.Cert, Message: "certificate expired on " + i.NotAfter.UTC().Format(layout),
+			Cure: "renew it and reload"}
+	case at.Before(i.NotBefore):
+		return &Error{File: i.Pair.Cert, Message: "certificate is not valid before " + i.NotBefore.UTC().Format(layout),
+			Cure: "set the clock of this machine, or wait"}
+	}
+	return nil
+}
+
+// KeyType names the kind of a certificate's key. The zero value is ECDSA.
+type KeyType int
+
+// The kinds of keys, in the order in which they are preferred: ECDSA signs fastest and nearly every client has it, Ed25519
+// is rarely asked for, RSA is for old clients.
+const (
+	ECDSA KeyType = iota
+	Ed25519
+	RSA
+)
+
+// String returns the usual spelling.
+func (k KeyType) String() string {
+	switch k {
+	case ECDSA:
+		return "ECDSA"
+	case Ed25519:
+		return "Ed25519"
+	case RSA:
+		return "RSA"
+	}
+	return fmt.Sprintf("KeyType(%d)", int(k))
+}
+
+// keyType tells the kind of the key in a certificate.
+func keyType(c *x509.Certificate) (KeyType, bool) {
+	switch c.PublicKey.(type) {
+	case *ecdsa.PublicKey:
+		return ECDSA, true
+	case ed25519.PublicKey:
+		return Ed25519, true
+	case *rsa.PublicKey:
+		return RSA, true
+	}
+	return 0, false
+}
+
+// newStore sorts entries and indexes them.
+func newStore(all []*entry) *Store {
+	slices.SortStableFunc(all, rank)
+	s := &Store{all: all, byName: make(map[string][]*entry)}
+	for _, e := range all {
+		for _, name := range e.info.Names {
+			s.byName[name] = append(s.byName[name], e)
+		}
+	}
+	return s
+}
+
+// rank puts the preferred kind of key first and, within a kind, the certificate that lasts longest.
+func rank(a, b *entry) int {
+	if a.info.KeyType != b.info.KeyType {
+		return int(a.info.KeyType) - int(b.info.KeyType)
+	}
+	return b.info.NotAfter.Compare(a.info.NotAfter)
+}
+
+// Get returns a certificate that the client can use, of those for the name in hello; if there are none for that name, of those
+// for fallback; if there are none for that either, of all. Valid ones go before those out of date. When the client can use
+// none of them it gets the first, with which the handshake fails for the true reason: a certificate of another name would only
+// hide it. On an empty store the error is [ErrNone]. Get implements [Source].
+func (s *Store) Get(hello *tls.ClientHelloInfo, fallback string) (*tls.Certificate, error) {
+	candidates := s.named(hello.ServerName)
+	if candidates == nil {
+		candidates = s.named(fallback)
+	}
+	if candidates == nil {
+		candidates = s.all
+	}
+	switch len(candidates) {
+	case 0:
+		return nil, ErrNone
+	case 1:
+		return &candidates[0].tls, nil
+	}
+	nameless := *hello // the name is settled; SupportsCertificate would hold it against a fallback
+	nameless.ServerName = ""
+	now := time.Now()
+	var outOfDate *entry
+	for _, e := range candidates {
+		switch {
+		case nameless.SupportsCertificate(&e.tls) != nil:
+		case e.info.Check(now) == nil:
+			return &e.tls, nil
+		case outOfDate == nil:
+			outOfDate = e
+		}
+	}
+	if outOfDate != nil {
+		return &outOfDate.tls, nil
+	}
+	return &candidates[0].tls, nil
+}
+
+// named returns the certificates for a name: those that say it, or else those with a wildcard for it.
+func (s *Store) named(name string) []*entry {
+	name = Fold(name)
+	if found := s.byName[name]; found != nil {
+		return found
+	}
+	label, rest, _ := strings.Cut(name, ".")
+	if label == "" || rest == "" {
+		return nil
+	}
+	return s.byName["*."+rest]
+}
+
+// Covers says whether some certificate is for the name.
+func (s *Store) Covers(name string) bool { return s.named(name) != nil }
+
+// List describes every certificate, the preferred first.
+func (s *Store) List() []Info {
+	list := make([]Info, len(s.all))
+	for i, e := range s.all {
+		list[i] = e.info
+	}
+	return list
+}
+
+// Fold brings a host name into the form in which names are compared: lower case, no final dot.
+func Fold(name string) string {
+	return strings.ToLower(strings.TrimSuffix(name, "."))
+}
