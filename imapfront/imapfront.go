@@ -1,0 +1,352 @@
+// Package imapfront is the IMAP side of the proxy: the dialogue with the client
+// up to its login, the login at the backend, and the words for every refusal.
+//
+// # Standards
+//
+// Done: IMAP4rev1 (RFC 3501) and IMAP4rev2 (RFC 9051) as far as a client not
+// logged in can go: CAPABILITY, NOOP, LOGOUT, STARTTLS, LOGIN, AUTHENTICATE;
+// ID (RFC 2971), SASL-IR (RFC 4959), non-synchronizing literals (RFC 7888),
+// response codes (RFC 5530), OAUTHBEARER (RFC 7628). ENABLE (RFC 5161) is
+// answered and enables nothing, since it belongs after the login.
+//
+// Not done: login referrals (RFC 2221), which no client follows;
+// UNAUTHENTICATE (RFC 8437); channel binding, which a proxy that ends TLS
+// breaks.
+//
+// After the login the relay is raw: capability list, extensions and
+// compression are the backend's own.
+//
+// Of go-imap, the types of capabilities and response codes are used. Its server
+// would answer ID with BAD, announce a list of its own and keep bytes read
+// ahead; its client reads on after the login. Neither fits here.
+package imapfront
+
+import (
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/emersion/go-imap/v2"
+
+	"mailreeve/policy"
+	"mailreeve/proxy"
+)
+
+// Front is IMAP.
+var Front = &proxy.Front{
+	Name:    "imap",
+	ALPN:    "imap",
+	Port:    993,
+	Goodbye: "* BYE Server is restarting, please connect again.\r\n", // RFC 9051 section 7.1.5
+	Open: func(w *proxy.Wire, a proxy.Advert, l proxy.Limits) proxy.Dialogue {
+		return &dialogue{wire: w, advert: a, limits: l}
+	},
+	Dial: func(w *proxy.Wire, o proxy.Origin) proxy.Peer {
+		return &peer{wire: w, origin: o}
+	},
+	Watch: watch,
+}
+
+// dialogue speaks with one client.
+type dialogue struct {
+	wire    *proxy.Wire
+	advert  proxy.Advert
+	limits  proxy.Limits
+	bad     int
+	alerted bool     // the refusal was shown in this session
+	pending *command // chosen, its credential not yet read
+	id      map[string]string
+}
+
+// Greet tells the capabilities at once and saves a round trip, but for a client
+// that will be refused in clear: Thunderbird asks for them only where the
+// greeting has none, and shows an alert in that answer only.
+func (d *dialogue) Greet() error {
+	if d.warns() {
+		return d.wire.Say("* OK " + d.advert.Hostname + " ready.\r\n")
+	}
+	return d.wire.Say("* OK [CAPABILITY " + d.capabilities() + "] " + d.advert.Hostname + " ready.\r\n")
+}
+
+// warns reports whether the client is to be told in advance that it cannot log in.
+func (d *dialogue) warns() bool { return d.advert.Refusal != nil && !d.advert.Quiet }
+
+// passed are the capabilities of a backend that mean the same before the login
+// and bring no command of their own there.
+var passed = []imap.Cap{imap.CapIMAP4rev2, imap.CapLiteralPlus, imap.CapLiteralMinus, imap.CapEnable, imap.CapIdle,
+	imap.CapUTF8Accept, imap.CapUTF8Only}
+
+// capabilities lists what is really offered now.
+func (d *dialogue) capabilities() string {
+	caps := []string{string(imap.CapIMAP4rev1), string(imap.CapID)}
+	if d.advert.Refusal == nil || d.advert.Secure {
+		caps = append(caps, string(imap.CapSASLIR))
+		for _, c := range d.advert.Extensions {
+			if slices.ContainsFunc(passed, func(p imap.Cap) bool { return strings.EqualFold(string(p), c) }) {
+				caps = append(caps, strings.ToUpper(c))
+			}
+		}
+	}
+	if !d.advert.Secure {
+		caps = append(caps, string(imap.CapStartTLS))
+	}
+	if !d.advert.Password {
+		caps = append(caps, string(imap.CapLoginDisabled))
+	}
+	for _, mech := range d.advert.Mechs {
+		caps = append(caps, "AUTH="+mech)
+	}
+	return strings.Join(caps, " ")
+}
+
+// Next reads commands until one wants a decision.
+func (d *dialogue) Next() (proxy.Request, error) {
+	if c := d.pending; c != nil {
+		d.pending = nil
+		if r, err := d.credential(c); err != nil || r.Kind != 0 {
+			return r, err
+		}
+	}
+	for {
+		c, err := d.read()
+		if err != nil {
+			return proxy.Request{}, err
+		}
+		r, err := d.obey(c)
+		if err != nil || r.Kind != 0 {
+			return r, err
+		}
+	}
+}
+
+// obey answers a command, or returns the request that it is.
+func (d *dialogue) obey(c *command) (proxy.Request, error) {
+	switch c.name {
+	case "CAPABILITY": // RFC 9051 section 6.1.1
+		return proxy.Request{}, d.capability(c)
+	case "NOOP": // RFC 9051 section 6.1.2
+		return proxy.Request{}, d.ok(c, "NOOP completed.")
+	case "LOGOUT": // RFC 9051 section 6.1.3
+		if err := d.wire.Say("* BYE Logging out.\r\n" + c.tag + " OK LOGOUT completed.\r\n"); err != nil {
+			return proxy.Request{}, err
+		}
+		return proxy.Request{}, proxy.Quit
+	case "ID": // RFC 2971: answered always, it must never cost a client its login
+		return proxy.Request{}, d.identify(c)
+	case "ENABLE": // RFC 5161 section 3.1
+		return proxy.Request{}, d.wire.Say("* ENABLED\r\n" + c.tag + " OK Nothing was enabled before the login.\r\n")
+	case "STARTTLS": // RFC 9051 section 6.2.1
+		if d.advert.Secure {
+			return proxy.Request{}, d.wrong(c, "TLS is on already.")
+		}
+		return proxy.Request{Kind: proxy.StartTLS, Token: c.tag}, nil
+	case "LOGIN": // RFC 9051 section 6.2.3
+		d.pending = c
+		return proxy.Request{Kind: proxy.Chosen, Token: c.tag, Mech: policy.UserPass, Exposed: !c.waits()}, nil
+	case "AUTHENTICATE": // RFC 9051 section 6.2.2
+		mech, initial, found := strings.Cut(c.rest, " ")
+		if mech == "" || strings.ContainsFunc(mech, notMech) {
+			return proxy.Request{}, d.wrong(c, "AUTHENTICATE wants the name of a mechanism.")
+		}
+		c.mech, c.rest, c.initial = strings.ToUpper(mech), initial, found
+		d.pending = c
+		return proxy.Request{Kind: proxy.Chosen, Token: c.tag, Mech: c.mech, Exposed: found && initial != ""}, nil
+	}
+	if err := d.skip(c); err != nil {
+		return proxy.Request{}, err
+	}
+	return proxy.Request{}, d.wrong(c, "Please log in first.")
+}
+
+// notMech reports characters that no mechanism's name has (RFC 4422 section 3.1).
+func notMech(c rune) bool {
+	return (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_'
+}
+
+func (d *dialogue) ok(c *command, text string) error {
+	return d.wire.Say(c.tag + " OK " + text + "\r\n")
+}
+
+// wrong answers a command that cannot be obeyed, and counts it.
+func (d *dialogue) wrong(c *command, text string) error {
+	if err := d.wire.Say(c.tag + " BAD " + text + "\r\n"); err != nil {
+		return err
+	}
+	return d.limits.Strike(&d.bad)
+}
+
+func (d *dialogue) capability(c *command) error {
+	alert := ""
+	if d.warns() {
+		alert = d.alert(d.advert.Refusal.Text)
+	}
+	return d.wire.Say(alert + "* CAPABILITY " + d.capabilities() + "\r\n" + c.tag + " OK CAPABILITY completed.\r\n")
+}
+
+// alert is what a person sees at any time (RFC 9051 section 7.1), once a session.
+func (d *dialogue) alert(text string) string {
+	if d.alerted {
+		return ""
+	}
+	d.alerted = true
+	return "* OK [" + string(imap.ResponseCodeAlert) + "] " + text + "\r\n"
+}
+
+// credential reads the credential of a command that was not refused. Without a
+// request and an error the client has been answered and the dialogue goes on.
+func (d *dialogue) credential(c *command) (proxy.Request, error) {
+	r := proxy.Request{Kind: proxy.Login, Token: c.tag, Mech: c.mech}
+	if c.name == "LOGIN" {
+		r.Mech = policy.UserPass
+		s := scanner{d: d, c: c}
+		user, err := s.astring()
+		var password string
+		if err == nil {
+			err = s.space()
+		}
+		if err == nil {
+			password, err = s.astring()
+		}
+		if err == nil {
+			err = s.end()
+		}
+		if err == nil {
+			err = malformed(r.SetPassword(user, password))
+		}
+		return d.unless(c, r, err)
+	}
+	return d.exchange(c, r)
+}
+
+// exchange leads a SASL exchange up to the credential.
+func (d *dialogue) exchange(c *command, r proxy.Request) (proxy.Request, error) {
+	x := proxy.Exchange{Mech: c.mech}
+	var response []byte
+	var err error
+	if c.initial {
+		if response, err = proxy.DecodeSASL([]byte(c.rest)); err != nil {
+			return d.unless(c, r, malformed(err))
+		}
+	}
+	for {
+		challenge, done, err := x.Next(response, &r)
+		if err != nil || done {
+			return d.unless(c, r, malformed(err))
+		}
+		if err := d.wire.Say("+ " + base64.StdEncoding.EncodeToString([]byte(challenge)) + "\r\n"); err != nil {
+			return proxy.Request{}, err
+		}
+		line, err := d.wire.Line(d.limits.Token)
+		if err != nil {
+			return proxy.Request{}, err
+		}
+		if response, err = proxy.DecodeSASL(line); err != nil {
+			return d.unless(c, r, malformed(err))
+		}
+	}
+}
+
+// unless returns the request, or answers a syntax error.
+func (d *dialogue) unless(c *command, r proxy.Request, err error) (proxy.Request, error) {
+	if bad, ok := err.(syntaxError); ok {
+		if err := d.skip(c); err != nil {
+			return proxy.Request{}, err
+		}
+		return proxy.Request{}, d.wrong(c, string(bad))
+	}
+	if err != nil {
+		return proxy.Request{}, err
+	}
+	return r, nil
+}
+
+// codes are the answers to a login, by class of refusal (RFC 5530). A policy
+// refusal is UNAVAILABLE: among all codes it alone keeps Thunderbird, K-9,
+// Evolution and Geary from asking for another password. It bends the code's
+// meaning, a subsystem down, for people's sake.
+var codes = map[proxy.Class]imap.ResponseCode{
+	proxy.PolicyDeny:    imap.ResponseCodeUnavailable,
+	proxy.PolicyTemp:    imap.ResponseCodeUnavailable,
+	proxy.BadMech:       "", // RFC 9051 section 6.2.2: NO, unsupported mechanism
+	proxy.BadCredential: imap.ResponseCodeAuthenticationFailed,
+	proxy.NoAccess:      imap.ResponseCodeContactAdmin,
+	proxy.Unavailable:   imap.ResponseCodeUnavailable,
+}
+
+// Refuse answers a login or a chosen mechanism.
+func (d *dialogue) Refuse(r proxy.Request, ref proxy.Refusal) error {
+	if c := d.pending; c != nil {
+		d.pending = nil
+		if err := d.skip(c); err != nil {
+			return err
+		}
+	}
+	code := codes[ref.Class]
+	if ref.Class == proxy.NoAccess && ref.Code != "" {
+		code = imap.ResponseCode(ref.Code)
+	}
+	if ref.Challenge != nil {
+		if err := d.fail(ref.Challenge); err != nil {
+			return err
+		}
+	}
+	answer := r.Token + " NO "
+	if !d.advert.Secure && ref.Class == proxy.PolicyDeny {
+		// Programs that ignore the code show an alert. It comes first:
+		// Thunderbird forgets UNAVAILABLE when an alert follows it.
+		answer = d.alert(ref.Text) + answer
+	}
+	if code != "" {
+		answer += "[" + string(code) + "] "
+	}
+	return d.wire.Say(answer + ref.Text + "\r\n")
+}
+
+// fail gives the client a bearer mechanism's error and reads its dummy answer
+// (RFC 7628 section 3.2.3).
+func (d *dialogue) fail(challenge []byte) error {
+	if err := d.wire.Say("+ " + base64.StdEncoding.EncodeToString(challenge) + "\r\n"); err != nil {
+		return err
+	}
+	_, err := d.wire.Line(d.limits.Token)
+	return err
+}
+
+// Accept gives the go-ahead for TLS, or passes the backend's reply on.
+func (d *dialogue) Accept(r proxy.Request, reply proxy.Reply) error {
+	if r.Kind == proxy.StartTLS {
+		return d.wire.Say(r.Token + " OK Begin TLS negotiation now.\r\n")
+	}
+	_, err := d.wire.Write(reply)
+	return err
+}
+
+// Upgrade forgets what was said in clear (RFC 9051 section 6.2.1).
+func (d *dialogue) Upgrade(a proxy.Advert) {
+	*d = dialogue{wire: d.wire, advert: a, limits: d.limits}
+}
+
+// Bye is the last word (RFC 9051 section 7.1.5), in place of a greeting too.
+func (d *dialogue) Bye(ref proxy.Refusal) error {
+	return d.wire.Say("* BYE " + ref.Text + "\r\n")
+}
+
+// Client returns the fields of the client's ID.
+func (d *dialogue) Client() proxy.Software { return proxy.Software{ID: d.id} }
+
+// identify answers ID with our name and keeps the client's fields.
+func (d *dialogue) identify(c *command) error {
+	s := scanner{d: d, c: c}
+	id, err := s.id()
+	if _, ok := err.(syntaxError); ok {
+		err = d.skip(c)
+	}
+	if err != nil {
+		return err
+	}
+	if len(id) > 0 {
+		d.id = id
+	}
+	return d.wire.Say(fmt.Sprintf("* ID (\"name\" \"Mailreeve\")\r\n%s OK ID completed.\r\n", c.tag))
+}

@@ -1,0 +1,213 @@
+package popfront
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+
+	"mailreeve/proxy"
+)
+
+const (
+	// backendLine bounds a line of a backend. RFC 2449 section 4 has 512.
+	backendLine = 4 << 10
+	// backendLines bounds a list of a backend.
+	backendLines = 100
+	// commandLine is the longest command (RFC 2449 section 4, RFC 5034 section
+	// 4), line end included; a longer initial response waits for the prompt.
+	commandLine = 255
+)
+
+// peer speaks as a client to a backend.
+type peer struct {
+	wire    *proxy.Wire
+	origin  proxy.Origin
+	xclient bool // the backend trusts us to name the client
+}
+
+// reply reads one response line.
+func (p *peer) reply() (string, error) {
+	line, err := p.wire.Line(backendLine)
+	return string(line), err
+}
+
+// expect reads a response that must be good.
+func (p *peer) expect() (string, error) {
+	line, err := p.reply()
+	if err == nil && !good(line) {
+		err = fmt.Errorf("the backend said %q", proxy.CleanText(line))
+	}
+	return line, err
+}
+
+func good(line string) bool { return line == "+OK" || strings.HasPrefix(line, "+OK ") }
+
+// Greeting reads the banner; Dovecot marks there whom it trusts.
+func (p *peer) Greeting() error {
+	line, err := p.expect()
+	p.xclient = strings.Contains(line, "[XCLIENT]")
+	return err
+}
+
+// StartTLS asks for TLS (RFC 2595 section 4).
+func (p *peer) StartTLS() error {
+	if err := p.wire.Say("STLS\r\n"); err != nil {
+		return err
+	}
+	_, err := p.expect()
+	return err
+}
+
+// Offer returns the capabilities. A backend without CAPA offers what RFC 1939 has.
+func (p *peer) Offer() (proxy.Offer, error) {
+	var o proxy.Offer
+	if err := p.wire.Say("CAPA\r\n"); err != nil {
+		return o, err
+	}
+	line, err := p.reply()
+	if err != nil || !good(line) {
+		return o, err
+	}
+	for range backendLines {
+		if line, err = p.reply(); err != nil {
+			return o, err
+		}
+		if line == "." {
+			return o, nil
+		}
+		line = proxy.CleanText(line)
+		o.Extensions = append(o.Extensions, line)
+		if mechs, ok := strings.CutPrefix(strings.ToUpper(line), "SASL "); ok {
+			o.Mechs = strings.Fields(mechs)
+		}
+	}
+	return o, errors.New("the backend's list of capabilities does not end")
+}
+
+// Quit takes its leave without waiting for the answer.
+func (p *peer) Quit() { p.wire.Say("QUIT\r\n") }
+
+// Login forwards the facts and logs in. Passwords go by USER and PASS, which
+// every server has; a token, or a login on behalf of another, by AUTH.
+func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
+	forward := ""
+	if p.origin.Forward && p.xclient && p.origin.Client.IsValid() {
+		forward = p.forward() + "\r\n"
+	}
+	mech, encoded := "", ""
+	switch {
+	case p.origin.Master != nil || r.Authzid != "":
+		mech, encoded = "PLAIN", proxy.PlainResponse(r, p.origin.Master)
+	case r.Mech == "OAUTHBEARER" || r.Mech == "XOAUTH2":
+		mech, encoded = r.Mech, base64.StdEncoding.EncodeToString([]byte(r.Secret.Reveal()))
+	}
+	first := "USER " + r.User
+	if mech != "" {
+		first = "AUTH " + mech
+		if line := first + " " + encoded; len(line)+2 <= commandLine {
+			first, encoded = line, ""
+		}
+	}
+	if err := p.wire.Say(forward + first + "\r\n"); err != nil {
+		return nil, err
+	}
+	if forward != "" {
+		if _, err := p.expect(); err != nil {
+			return nil, fmt.Errorf("naming the client by XCLIENT: %w", err)
+		}
+	}
+	if mech != "" {
+		return p.finish(r.Mech, encoded)
+	}
+	line, err := p.reply()
+	if err != nil {
+		return nil, err
+	}
+	if !good(line) {
+		no := rejection(line)
+		if code(line) == "AUTH" {
+			// Before the password this is about the connection, not the customer.
+			no.Class = proxy.Unavailable
+		}
+		return nil, no
+	}
+	if err := p.wire.Say("PASS " + r.Secret.Reveal() + "\r\n"); err != nil {
+		return nil, err
+	}
+	return p.finish(r.Mech, "")
+}
+
+// finish answers the backend's prompts, where a response is still to be sent,
+// until it says yes or no.
+func (p *peer) finish(mech, encoded string) (proxy.Reply, error) {
+	var challenge []byte
+	for range 3 {
+		line, err := p.reply()
+		if err != nil {
+			return nil, err
+		}
+		text, more := strings.CutPrefix(line, "+ ")
+		switch {
+		case good(line):
+			return proxy.Reply(line + "\r\n"), nil
+		case !more && line != "+":
+			no := rejection(line)
+			no.Challenge = challenge
+			return nil, no
+		case encoded == "":
+			// A bearer mechanism tells its error in a challenge and wants a
+			// dummy answer (RFC 7628 section 3.2.3; Google's XOAUTH2: empty).
+			challenge, _ = base64.StdEncoding.DecodeString(text)
+			if mech == "OAUTHBEARER" {
+				encoded = "AQ=="
+			}
+		}
+		if err := p.wire.Say(encoded + "\r\n"); err != nil {
+			return nil, err
+		}
+		encoded = ""
+	}
+	return nil, errors.New("the backend asked for too much")
+}
+
+// forward is Dovecot's XCLIENT for POP3: one line of at most 1,024 bytes.
+func (p *peer) forward() string {
+	o := p.origin
+	transport := "insecure"
+	if o.TLS != "" {
+		transport = "TLS"
+	}
+	line := fmt.Sprintf("XCLIENT ADDR=%s PORT=%d DESTADDR=%s DESTPORT=%d SESSION=%s TTL=6 CLIENT-TRANSPORT=%s",
+		o.Client.Addr(), o.Client.Port(), o.Server.Addr(), o.Server.Port(), o.Session, transport)
+	if o.SNI != "" {
+		line += " DESTNAME=" + o.SNI
+	}
+	return line
+}
+
+// code returns the response code of a line (RFC 2449 section 8).
+func code(line string) string {
+	list, ok := strings.CutPrefix(strings.TrimPrefix(line, "-ERR "), "[")
+	if !ok {
+		return ""
+	}
+	word, _, _ := strings.Cut(list, "]")
+	return strings.ToUpper(word)
+}
+
+// rejection says what an -ERR means.
+func rejection(line string) *proxy.Rejection {
+	no := &proxy.Rejection{Class: proxy.Unavailable, Text: proxy.CleanText(line)}
+	switch c := code(line); {
+	case !strings.HasPrefix(line, "-ERR"):
+	case c == "SYS/TEMP":
+	case c == "IN-USE", c == "LOGIN-DELAY":
+		no.Class, no.Code = proxy.NoAccess, c
+	case c == "SYS/PERM":
+		no.Class = proxy.NoAccess
+	default:
+		no.Class = proxy.BadCredential // a bare -ERR behind a credential means it
+	}
+	return no
+}

@@ -1,0 +1,293 @@
+// Package popfront is the POP3 side of the proxy: the dialogue with the client
+// up to its login, the login at the backend, and the words for every refusal.
+//
+// # Standards
+//
+// Done: the AUTHORIZATION state of POP3 (RFC 1939) with USER, PASS and QUIT;
+// CAPA and RESP-CODES (RFC 2449), STLS (RFC 2595), AUTH (RFC 5034), SYS/TEMP,
+// SYS/PERM and AUTH (RFC 3206), OAUTHBEARER (RFC 7628). NOOP is answered before
+// the login, where the RFC does not have it: monitors send it.
+//
+// Not done: APOP, so the greeting has no timestamp (Thunderbird tries APOP
+// where there is one, offered or not); UTF8 and LANG (RFC 6856), which a client
+// sends before its login to a server that would have to be chosen already.
+package popfront
+
+import (
+	"encoding/base64"
+	"errors"
+	"strings"
+
+	"mailreeve/policy"
+	"mailreeve/proxy"
+)
+
+// Front is POP3. A refusal is told at USER, over TLS too: programs show the
+// text of a refused USER, and after a refused PASS they ask for a password.
+var Front = &proxy.Front{
+	Name:  "pop3",
+	ALPN:  "pop3",
+	Port:  995,
+	Early: true,
+	// No Goodbye: a POP3 server says nothing unasked (RFC 1939 section 3).
+	Open: func(w *proxy.Wire, a proxy.Advert, l proxy.Limits) proxy.Dialogue {
+		return &dialogue{wire: w, advert: a, limits: l}
+	},
+	Dial: func(w *proxy.Wire, o proxy.Origin) proxy.Peer {
+		return &peer{wire: w, origin: o}
+	},
+}
+
+// slack is what an AUTH line may have besides a SASL response.
+const slack = 64
+
+// dialogue speaks with one client.
+type dialogue struct {
+	wire    *proxy.Wire
+	advert  proxy.Advert
+	limits  proxy.Limits
+	bad     int
+	user    string   // named by USER, waiting for PASS
+	pending *command // chosen, its credential not yet read
+}
+
+// command is one command line.
+type command struct {
+	name, rest string
+	mech       string // of AUTH
+	initial    bool   // AUTH has an initial response, in rest
+}
+
+// Greet says little: no timestamp, which would invite APOP.
+func (d *dialogue) Greet() error { return d.ok(d.advert.Hostname + " ready.") }
+
+func (d *dialogue) ok(text string) error { return d.wire.Say("+OK " + text + "\r\n") }
+
+// wrong answers a command that cannot be obeyed, and counts it.
+func (d *dialogue) wrong(text string) error {
+	if err := d.wire.Say("-ERR " + text + "\r\n"); err != nil {
+		return err
+	}
+	return d.limits.Strike(&d.bad)
+}
+
+// Next reads commands until one wants a decision.
+func (d *dialogue) Next() (proxy.Request, error) {
+	if c := d.pending; c != nil {
+		d.pending = nil
+		if r, err := d.credential(c); err != nil || r.Kind != 0 {
+			return r, err
+		}
+	}
+	for {
+		line, err := d.wire.Line(max(d.limits.Line, d.limits.Token+slack))
+		if err != nil {
+			return proxy.Request{}, err
+		}
+		if err := proxy.NotHTTP(line); err != nil {
+			return proxy.Request{}, err
+		}
+		name, rest, _ := strings.Cut(string(line), " ")
+		c := &command{name: strings.ToUpper(name), rest: rest}
+		if c.name != "AUTH" && len(line) > d.limits.Line {
+			return proxy.Request{}, proxy.ErrLineTooLong
+		}
+		r, err := d.obey(c)
+		if err != nil || r.Kind != 0 {
+			return r, err
+		}
+	}
+}
+
+// obey answers a command, or returns the request that it is.
+func (d *dialogue) obey(c *command) (proxy.Request, error) {
+	switch c.name {
+	case "CAPA": // RFC 2449 section 5
+		return proxy.Request{}, d.wire.Say("+OK Capability list follows.\r\n" + strings.Join(d.capabilities(), "\r\n") + "\r\n.\r\n")
+	case "NOOP":
+		return proxy.Request{}, d.ok("Nothing done.")
+	case "QUIT": // RFC 1939 section 5
+		if err := d.ok("Bye."); err != nil {
+			return proxy.Request{}, err
+		}
+		return proxy.Request{}, proxy.Quit
+	case "STLS": // RFC 2595 section 4
+		if d.advert.Secure {
+			return proxy.Request{}, d.wrong("TLS is on already.")
+		}
+		return proxy.Request{Kind: proxy.StartTLS}, nil
+	case "USER": // RFC 1939 section 7
+		d.user = ""
+		var r proxy.Request
+		if r.SetPassword(strings.TrimSpace(c.rest), "") != nil {
+			return proxy.Request{}, d.wrong("USER wants a mailbox name.")
+		}
+		d.pending = c
+		return proxy.Request{Kind: proxy.Chosen, Mech: policy.UserPass, User: r.User}, nil
+	case "PASS":
+		d.pending = c
+		if d.user != "" {
+			return d.credential(d.take())
+		}
+		// Nobody asked for it, but it may be a password and in clear.
+		return proxy.Request{Kind: proxy.Chosen, Mech: policy.UserPass, Exposed: true}, nil
+	case "APOP": // a digest that only the backend could check
+		d.pending = c
+		return proxy.Request{Kind: proxy.Chosen, Mech: "APOP"}, nil
+	case "AUTH": // RFC 5034 section 4
+		if c.rest == "" { // the form of its draft, which lists the mechanisms; still sent
+			return proxy.Request{}, d.wire.Say("+OK\r\n" + strings.Join(append(d.advert.Mechs, "."), "\r\n") + "\r\n")
+		}
+		mech, initial, found := strings.Cut(c.rest, " ")
+		c.mech, c.rest, c.initial = strings.ToUpper(mech), initial, found
+		d.pending = c
+		return proxy.Request{Kind: proxy.Chosen, Mech: c.mech, Exposed: found && initial != "" && initial != "="}, nil
+	}
+	return proxy.Request{}, d.wrong("Unknown command.")
+}
+
+// take returns the pending command and forgets it.
+func (d *dialogue) take() *command {
+	c := d.pending
+	d.pending = nil
+	return c
+}
+
+// passed are the capabilities of a backend that a client may know before its login.
+var passed = map[string]bool{"TOP": true, "UIDL": true, "EXPIRE": true, "LOGIN-DELAY": true}
+
+// capabilities lists what is really offered now. In clear, PIPELINING is not:
+// a client that has it sends USER and PASS in one go, and the password is on
+// the wire before the refusal.
+func (d *dialogue) capabilities() []string {
+	caps := []string{"RESP-CODES", "AUTH-RESP-CODE"}
+	for _, line := range d.advert.Extensions {
+		name, _, _ := strings.Cut(strings.ToUpper(line), " ")
+		if passed[name] || name == "PIPELINING" && d.advert.Secure && d.advert.Refusal == nil {
+			caps = append(caps, line)
+		}
+	}
+	if !d.advert.Secure {
+		caps = append(caps, "STLS")
+	}
+	if d.advert.Password {
+		caps = append(caps, "USER")
+	}
+	if len(d.advert.Mechs) > 0 {
+		caps = append(caps, "SASL "+strings.Join(d.advert.Mechs, " "))
+	}
+	return caps
+}
+
+// credential reads the credential of a command that was not refused. Without a
+// request and an error the client has been answered and the dialogue goes on.
+func (d *dialogue) credential(c *command) (proxy.Request, error) {
+	r := proxy.Request{Kind: proxy.Login, Mech: policy.UserPass}
+	switch c.name {
+	case "USER":
+		d.user = strings.TrimSpace(c.rest)
+		return proxy.Request{}, d.ok("Send your password.")
+	case "PASS":
+		user := d.user
+		d.user = ""
+		if user == "" {
+			return proxy.Request{}, d.wrong("USER comes first.")
+		}
+		if err := r.SetPassword(user, c.rest); err != nil {
+			return proxy.Request{}, d.wrong("Malformed credential.")
+		}
+		return r, nil
+	}
+	r.Mech = c.mech
+	return d.exchange(c, r)
+}
+
+// exchange leads a SASL exchange up to the credential (RFC 5034 section 4).
+func (d *dialogue) exchange(c *command, r proxy.Request) (proxy.Request, error) {
+	x := proxy.Exchange{Mech: c.mech}
+	var response []byte
+	var err error
+	if c.initial {
+		response, err = proxy.DecodeSASL([]byte(c.rest))
+	}
+	for err == nil {
+		var challenge string
+		var done bool
+		if challenge, done, err = x.Next(response, &r); err != nil || done {
+			break
+		}
+		if err := d.wire.Say("+ " + base64.StdEncoding.EncodeToString([]byte(challenge)) + "\r\n"); err != nil {
+			return proxy.Request{}, err
+		}
+		line, err2 := d.wire.Line(d.limits.Token)
+		if err2 != nil {
+			return proxy.Request{}, err2
+		}
+		response, err = proxy.DecodeSASL(line)
+	}
+	switch {
+	case errors.Is(err, proxy.ErrCancelled):
+		return proxy.Request{}, d.wrong("AUTH cancelled.")
+	case err != nil:
+		return proxy.Request{}, d.wrong("Malformed credential.")
+	}
+	return r, nil
+}
+
+// codes are the answers to a login, by class of refusal (RFC 2449, RFC 3206).
+// AUTH says that the credential is wrong and is kept for just that.
+var codes = map[proxy.Class]string{
+	proxy.PolicyDeny:    "[SYS/PERM] ",
+	proxy.PolicyTemp:    "[SYS/TEMP] ",
+	proxy.BadMech:       "",
+	proxy.BadCredential: "[AUTH] ",
+	proxy.NoAccess:      "[SYS/PERM] ",
+	proxy.Unavailable:   "[SYS/TEMP] ",
+	proxy.LimitReached:  "[SYS/TEMP] ",
+	proxy.ShuttingDown:  "[SYS/TEMP] ",
+	proxy.PlainOnTLS:    "[SYS/PERM] ",
+}
+
+// Refuse answers a login or a chosen mechanism.
+func (d *dialogue) Refuse(r proxy.Request, ref proxy.Refusal) error {
+	d.pending, d.user = nil, ""
+	code := codes[ref.Class]
+	if ref.Class == proxy.NoAccess && ref.Code != "" {
+		code = "[" + ref.Code + "] "
+	}
+	if ref.Challenge != nil { // RFC 7628 section 3.2.3
+		if err := d.wire.Say("+ " + base64.StdEncoding.EncodeToString(ref.Challenge) + "\r\n"); err != nil {
+			return err
+		}
+		if _, err := d.wire.Line(d.limits.Token); err != nil {
+			return err
+		}
+	}
+	return d.wire.Say("-ERR " + code + ref.Text + "\r\n")
+}
+
+// Accept gives the go-ahead for TLS, or passes the backend's reply on.
+func (d *dialogue) Accept(r proxy.Request, reply proxy.Reply) error {
+	if r.Kind == proxy.StartTLS {
+		return d.ok("Begin TLS negotiation.")
+	}
+	_, err := d.wire.Write(reply)
+	return err
+}
+
+// Upgrade forgets what was said in clear (RFC 2595 section 4).
+func (d *dialogue) Upgrade(a proxy.Advert) {
+	*d = dialogue{wire: d.wire, advert: a, limits: d.limits}
+}
+
+// Bye is the last word, in place of a greeting too. A client that took too long
+// is told nothing (RFC 1939 section 3).
+func (d *dialogue) Bye(ref proxy.Refusal) error {
+	if ref.Class == proxy.TooLate {
+		return nil
+	}
+	return d.wire.Say("-ERR " + codes[ref.Class] + ref.Text + "\r\n")
+}
+
+// Client returns nothing: a POP3 client does not say what it is.
+func (d *dialogue) Client() proxy.Software { return proxy.Software{} }

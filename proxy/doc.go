@@ -1,0 +1,39 @@
+// Package proxy is the engine: it listens, sniffs, runs the session, asks
+// policy, logs in at the backend, relays, limits and drains. It knows no
+// protocol's words; those are in a [Front], one record a protocol.
+//
+// # The life of a session
+//
+//	accept     limits per address and in total; PROXY header from listed networks
+//	sniff      TLS or not? a first byte of 0x16 is a TLS record
+//	tls        the handshake; name, version, cipher and ALPN become facts
+//	dialogue   the front talks until the client wants STARTTLS or a login
+//	decide     policy turns facts into a verdict
+//	login      at the backend, with the client's credential and address
+//	relay      raw bytes both ways, until one side ends it
+//	end        one event
+//
+// # Contracts
+//
+// A [Wire] owns a connection and every byte read ahead from it; whatever the
+// dialogue did not use goes first into the relay. A [Dialogue] turns bytes
+// into [Request]s and refusals into bytes and decides nothing; the engine
+// decides and knows no words. A [Peer] speaks as a client on the backend's
+// wire. All three work in the session's own goroutine and may block; the
+// engine bounds them by deadlines on the connection. None of them closes it.
+//
+// # Standards
+//
+// Done: TLS 1.2 and 1.3 (RFC 9325), ALPN (RFC 7301), cleartext considered
+// obsolete (RFC 8314), PROXY protocol 1 and 2 (haproxy.org's
+// proxy-protocol.txt), SASL PLAIN (RFC 4616), LOGIN, OAUTHBEARER (RFC 7628),
+// XOAUTH2. Not done here: mechanisms whose secret a proxy cannot replay.
+//
+// # Roads not taken
+//
+// Library servers (go-imap, go-smtp) before the login: they swallow bytes read
+// ahead, announce their own capabilities and answer the interesting cases
+// before we hear of them. go-smtp's client on a lent wire for the backend:
+// it cannot list a server's extensions, and ours must be exact.
+// Parsing after the login: the raw relay keeps every extension of the backend.
+package proxy

@@ -1,0 +1,312 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"mailreeve/events"
+)
+
+// Recorder keeps events. An error is counted and logged: an event lost is a
+// customer not told. Record must not keep the session beyond the call.
+type Recorder interface {
+	Record(*events.Session) error
+}
+
+// Engine runs sessions. Fill its fields, then [Engine.Apply] settings, as often
+// as these change; end it with [Engine.Shutdown].
+type Engine struct {
+	Log    *zap.Logger // operators' log; nil: none
+	Events Recorder    // nil: none
+
+	tally     tally
+	upgraders upgraders
+	full      sometimes    // "too many connections", in the log
+	lost      atomic.Int64 // events that could not be written
+	draining  atomic.Bool
+	sessions  sync.WaitGroup // and the goroutines that ask backends for their offers
+	accepting sync.WaitGroup
+
+	mu      sync.Mutex // guards the following
+	current *Settings
+	sockets map[string]*socket // by address as configured
+	live    map[*session]struct{}
+}
+
+// socket is an open listening socket. Which listener it serves may change with
+// the settings; the socket stays, so a reload refuses nobody.
+type socket struct {
+	net.Listener
+	serving atomic.Pointer[serving]
+}
+
+// serving is what a session of a socket is given: one snapshot.
+type serving struct {
+	settings *Settings
+	listener *Listener
+}
+
+// Apply checks settings, opens the sockets that are new, hands the settings to
+// all sessions from now on and closes the sockets that are no longer wanted.
+// On an error nothing has changed. A listener without an address has no socket;
+// its sessions come by [Engine.ServeConn].
+func (e *Engine) Apply(s *Settings) error {
+	if err := s.prepare(); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.draining.Load() {
+		return errors.New("the proxy is shutting down")
+	}
+	sockets := map[string]*socket{}
+	var opened []*socket
+	for _, l := range s.Listeners {
+		if l.Address == "" {
+			continue
+		}
+		if sockets[l.Address] != nil {
+			closeAll(opened)
+			return fmt.Errorf("listener %s: address %s is used twice", l.Name, l.Address)
+		}
+		sock := e.sockets[l.Address]
+		if sock == nil {
+			conf := net.ListenConfig{KeepAliveConfig: keepAlive}
+			ln, err := conf.Listen(context.Background(), "tcp", l.Address)
+			if err != nil {
+				closeAll(opened)
+				return &ListenError{Listener: l.Name, Address: l.Address, Err: err}
+			}
+			sock = &socket{Listener: ln}
+			opened = append(opened, sock)
+		}
+		sockets[l.Address] = sock
+	}
+	for _, l := range s.Listeners {
+		if sock := sockets[l.Address]; sock != nil {
+			sock.serving.Store(&serving{s, l})
+		}
+	}
+	for _, sock := range opened {
+		e.accepting.Add(1)
+		go e.acceptLoop(sock)
+	}
+	for address, sock := range e.sockets {
+		if sockets[address] == nil {
+			sock.Close()
+		}
+	}
+	e.sockets, e.current = sockets, s
+	return nil
+}
+
+// ListenError says which listener could not be opened.
+type ListenError struct {
+	Listener, Address string
+	Err               error
+}
+
+func (e *ListenError) Error() string {
+	return fmt.Sprintf("listener %s: cannot listen on %s: %v", e.Listener, e.Address, e.Err)
+}
+
+func (e *ListenError) Unwrap() error { return e.Err }
+
+func closeAll(sockets []*socket) {
+	for _, s := range sockets {
+		s.Close()
+	}
+}
+
+// Addr returns the address that a listener's socket is bound to, or nil.
+func (e *Engine) Addr(listener string) net.Addr {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, sock := range e.sockets {
+		if s := sock.serving.Load(); s.listener.Name == listener {
+			return sock.Addr()
+		}
+	}
+	return nil
+}
+
+// acceptLoop begins sessions until the socket is closed.
+func (e *Engine) acceptLoop(sock *socket) {
+	defer e.accepting.Done()
+	pause := time.Duration(0)
+	for {
+		conn, err := sock.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			// No descriptors left, mostly: those in use will come back.
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			e.log().Error("accepting a connection failed, trying again", zap.Duration("after", pause), zap.Error(err))
+			time.Sleep(pause)
+			continue
+		}
+		pause = 0
+		now := sock.serving.Load()
+		if !e.tally.enter(now.settings.Connections) {
+			conn.Close()
+			if held, ok := e.full.ready(); ok {
+				e.log().Warn("turned a connection away: limits.connections is reached",
+					zap.Int("limit", now.settings.Connections), zap.Stringer("client", conn.RemoteAddr()), zap.Int("more", held))
+			}
+			continue
+		}
+		e.start(now, conn)
+	}
+}
+
+// ServeConn runs a session of a listener, by name, on a connection that
+// somebody else has accepted. It returns at once; the engine closes the connection.
+func (e *Engine) ServeConn(listener string, conn net.Conn) error {
+	e.mu.Lock()
+	s := e.current
+	e.mu.Unlock()
+	i := slices.IndexFunc(s.Listeners, func(l *Listener) bool { return l.Name == listener })
+	if i < 0 {
+		conn.Close()
+		return fmt.Errorf("no listener is named %s", listener)
+	}
+	e.tally.enter(0)
+	e.start(&serving{s, s.Listeners[i]}, conn)
+	return nil
+}
+
+func (e *Engine) start(now *serving, conn net.Conn) {
+	s := newSession(e, now, conn)
+	e.mu.Lock()
+	if e.live == nil {
+		e.live = map[*session]struct{}{}
+	}
+	e.live[s] = struct{}{}
+	e.mu.Unlock()
+	e.sessions.Add(1)
+	go e.runSession(s)
+}
+
+func (e *Engine) runSession(s *session) {
+	defer e.sessions.Done()
+	defer e.tally.leave()
+	s.run()
+	e.mu.Lock()
+	delete(e.live, s)
+	e.mu.Unlock()
+}
+
+// spawn runs a short task beside the sessions; Shutdown waits for it.
+func (e *Engine) spawn(task func()) {
+	e.sessions.Add(1)
+	go func() {
+		defer e.sessions.Done()
+		task()
+	}()
+}
+
+// record hands an event over.
+func (e *Engine) record(ev *events.Session) {
+	if e.Events == nil {
+		return
+	}
+	if err := e.Events.Record(ev); err != nil {
+		e.log().Error("an event could not be written; its session is not in the log",
+			zap.String("session", ev.ID), zap.Int64("lost", e.lost.Add(1)), zap.Error(err))
+	}
+}
+
+func (e *Engine) log() *zap.Logger {
+	if e.Log == nil {
+		return zap.NewNop()
+	}
+	return e.Log
+}
+
+// Sessions returns how many sessions there are.
+func (e *Engine) Sessions() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.live)
+}
+
+// Shutdown ends the engine. It stops accepting, tells clients that have not
+// logged in, and says goodbye to idle sessions in their protocol, spread over
+// goodbye so that they do not all come back at once (RFC 9051 section 7.1.5:
+// BYE; RFC 5321 section 3.8: 421). At deadline everything left is cut.
+// It returns when all is over.
+func (e *Engine) Shutdown(goodbye, deadline time.Duration) {
+	began := time.Now()
+	e.mu.Lock()
+	e.draining.Store(true)
+	for _, sock := range e.sockets {
+		sock.Close()
+	}
+	e.mu.Unlock()
+	e.accepting.Wait()
+
+	over := make(chan struct{})
+	go func() {
+		e.sessions.Wait()
+		close(over)
+	}()
+
+	// Each session has its moment; one that is busy then is asked again, once
+	// a tick, until it falls idle.
+	moments := map[*session]time.Duration{}
+	tick := time.NewTicker(max(min(goodbye/50, time.Second), 10*time.Millisecond))
+	defer tick.Stop()
+	end := time.NewTimer(deadline)
+	defer end.Stop()
+	for {
+		for _, s := range e.snapshot() {
+			at, ok := moments[s]
+			if !ok {
+				at = rand.N(max(goodbye, 1))
+				moments[s] = at
+			}
+			s.leave(time.Since(began) >= at)
+		}
+		select {
+		case <-over:
+			return
+		case <-tick.C:
+		case <-end.C:
+			for _, s := range e.snapshot() {
+				s.cut()
+			}
+			<-over
+			return
+		}
+	}
+}
+
+func (e *Engine) snapshot() []*session {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	all := make([]*session, 0, len(e.live))
+	for s := range e.live {
+		all = append(all, s)
+	}
+	return all
+}
+
+// addrPort returns a socket's address where it is one of IP.
+func addrPort(a net.Addr) netip.AddrPort {
+	p, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(p.Addr().Unmap().WithZone(""), p.Port())
+}

@@ -1,0 +1,224 @@
+package proxy
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// Front is one protocol: a record without state. The engine is given its
+// fronts and never asks which one it has.
+type Front struct {
+	Name string // in configuration, policy and events: imap, pop3, submission
+	ALPN string // the only application protocol accepted where a client names any (RFC 7301; ALPACA)
+	Port int    // of implicit TLS, told to customers (RFC 8314 section 7)
+
+	// Early is set where a refusal is best told before the password even over
+	// TLS: no POP3 client shows the text of a refused PASS.
+	Early bool
+
+	// Goodbye is what an idle relayed client is told when the proxy shuts
+	// down; empty where the protocol has no word for it.
+	Goodbye string
+
+	// Open begins a dialogue with a client. It writes nothing yet.
+	Open func(*Wire, Advert, Limits) Dialogue
+
+	// Dial begins a conversation with a backend. It writes nothing yet. The
+	// wire has its deadline already.
+	Dial func(*Wire, Origin) Peer
+
+	// Watch returns a reader of what the client says in the first moments of
+	// the relay, or nil. It is read-only, gets at most a few KiB and returns
+	// true when it has seen enough.
+	Watch func(found func(map[string]string)) func([]byte) (done bool)
+}
+
+// Dialogue talks to one client up to its login. It decides nothing: it turns
+// bytes into Requests and refusals into bytes of its protocol.
+type Dialogue interface {
+	// Greet writes the greeting.
+	Greet() error
+
+	// Next answers harmless commands itself and returns the first Request, or
+	// io.EOF when the client has left, politely or not; an [*Ending] says more.
+	// After a Chosen request that was not refused it reads the credential.
+	Next() (Request, error)
+
+	// Refuse answers the request last returned by Next; the dialogue goes on.
+	Refuse(Request, Refusal) error
+
+	// Accept answers the request last returned by Next: to StartTLS with the
+	// go-ahead, to Login with the backend's own reply, the last line before
+	// the relay.
+	Accept(Request, Reply) error
+
+	// Upgrade says that TLS is up. Everything heard in clear is forgotten.
+	Upgrade(Advert)
+
+	// Bye says why the connection ends.
+	Bye(Refusal) error
+
+	// Client returns what the client said of itself so far.
+	Client() Software
+}
+
+// Peer speaks as a client on a backend's wire. Each step's error is about the
+// backend, never the customer, but for a [*Rejection] from Login.
+type Peer interface {
+	// Greeting reads the backend's greeting.
+	Greeting() error
+	// StartTLS asks for TLS; nil means that the handshake may begin. What was
+	// learnt before it is then forgotten.
+	StartTLS() error
+	// Offer asks what the backend offers.
+	Offer() (Offer, error)
+	// Login forwards facts and logs in. The reply is for the client.
+	Login(Request) (Reply, error)
+	// Quit ends a conversation that is not needed further.
+	Quit()
+}
+
+// Offer is what a backend offers to whom has not logged in yet.
+type Offer struct {
+	Mechs      []string // SASL mechanisms, upper case
+	Extensions []string // lines as the backend says them: EHLO keywords, CAPA lines, capabilities
+}
+
+// Origin is what the backend is told of the session.
+type Origin struct {
+	Hostname string // the proxy's own
+	Session  string
+	Client   netip.AddrPort
+	Server   netip.AddrPort // that the client dialled
+	TLS      string         // version, empty in clear
+	Cipher   string
+	SNI      string // a valid DNS name, or empty
+	Software Software
+	Forward  bool    // send it in the protocol's own way: ID, XCLIENT
+	Master   *Master // log in as this user on the customer's behalf
+}
+
+// Master is a user of the backend that may log in as any other (SASL authzid,
+// RFC 4616 section 2).
+type Master struct {
+	User   string
+	Secret Secret
+}
+
+// Software is what a client said of itself.
+type Software struct {
+	ID    map[string]string // IMAP ID
+	Hello string            // argument of EHLO or HELO
+}
+
+// Kind is what a request wants.
+type Kind uint8
+
+const (
+	// StartTLS: the client asked for TLS and waits for the go-ahead.
+	StartTLS Kind = iota + 1
+	// Chosen: the client has named a mechanism, or wants in without any; its
+	// credential was not read yet, or lies undecoded in the dialogue.
+	Chosen
+	// Login: the credential is complete.
+	Login
+)
+
+// Request is what only the engine may decide.
+type Request struct {
+	Kind    Kind
+	Token   string // the front's own; in IMAP the tag, used on the backend too
+	Mech    string // upper case, or policy.UserPass; empty: no login was tried
+	User    string
+	Authzid string // authorization identity, where one was given
+	Secret  Secret // the password, or a bearer mechanism's whole response
+	Exposed bool   // with Chosen: the client has sent a secret already
+}
+
+// Secret is a password or a token. It prints as ***.
+type Secret string
+
+// String hides the secret.
+func (Secret) String() string { return "***" }
+
+// GoString hides the secret.
+func (Secret) GoString() string { return "***" }
+
+// Format hides the secret from every verb.
+func (Secret) Format(s fmt.State, _ rune) { fmt.Fprint(s, "***") }
+
+// MarshalText hides the secret from encoders.
+func (Secret) MarshalText() ([]byte, error) { return []byte("***"), nil }
+
+// Reveal returns the secret, for the backend's wire alone.
+func (s Secret) Reveal() string { return string(s) }
+
+// Reply is what the backend said to a login, byte for byte, line ends included.
+type Reply []byte
+
+// Advert is what a dialogue may offer.
+type Advert struct {
+	Hostname   string
+	Secure     bool     // TLS is up
+	Mechs      []string // SASL mechanisms that policy and backend bear
+	Password   bool     // USER and PASS, or the LOGIN command, have a chance
+	Extensions []string // the backend's own, unfiltered
+
+	// Refusal is set where no login can succeed here whatever the account:
+	// some protocols can say so before one is tried.
+	Refusal *Refusal
+	// Quiet is set where the client is known to go on to STARTTLS: it need not
+	// be warned of what it does not do.
+	Quiet bool
+}
+
+// Class says what kind of refusal it is. Each front has one table that turns it
+// into codes.
+type Class uint8
+
+const (
+	PolicyDeny    Class = iota + 1 // a setting must be changed; the password is not wrong
+	PolicyTemp                     // the same, for a while
+	NeedLogin                      // a command that wants a login first
+	BadMech                        // a mechanism that is not known here
+	BadCredential                  // the backend says so: wrong user or password
+	NoAccess                       // the backend says so: right password, account closed, expired or over a limit
+	Unavailable                    // the backend cannot be reached or is not well
+	LimitReached                   // too many of something
+	Misspoken                      // not this protocol, or too much of it
+	TooLate                        // it took too long
+	ShuttingDown
+	PlainOnTLS // plaintext on a port of implicit TLS
+)
+
+// Refusal has two faces: Class, Text and Code for the peer, Err for the log.
+type Refusal struct {
+	Class     Class
+	Text      string // one line of printable ASCII
+	Code      string // the backend's own code, where the front passes it on
+	Challenge []byte // a bearer mechanism's error challenge (RFC 7628 section 3.2.2)
+	Verified  bool   // the backend has confirmed the credential
+	Err       error
+}
+
+// Rejection is the backend's answer to a credential it did not take.
+type Rejection struct {
+	Class     Class  // BadCredential, NoAccess or Unavailable
+	Code      string // the protocol's own, from the front's closed list
+	Text      string // what the backend said, for the log
+	Challenge []byte
+}
+
+func (r *Rejection) Error() string {
+	return fmt.Sprintf("the backend refused the login: %q", r.Text)
+}
+
+// Limits bound what a client may do before its login.
+type Limits struct {
+	Line        int // bytes of a command line
+	Literal     int // bytes of an IMAP literal
+	Token       int // bytes of a SASL response line
+	Memory      int // bytes of a whole command, literals included
+	BadCommands int // wrong commands until the connection ends
+	Logins      int // logins tried, refused ones included, until it ends
+}

@@ -1,0 +1,122 @@
+package proxy
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// tally counts connections, in total and per client.
+type tally struct {
+	mu    sync.Mutex
+	total int
+	by    map[netip.Prefix]int
+}
+
+// client is what counts as one client: an IPv4 address, or an IPv6 /64, which
+// is the least that a customer is given (RFC 6177).
+func client(ip netip.Addr) netip.Prefix {
+	ip = ip.Unmap().WithZone("")
+	bits := ip.BitLen()
+	if ip.Is6() {
+		bits = 64
+	}
+	p, _ := ip.Prefix(bits) // the invalid address has the invalid prefix, one client like another
+	return p
+}
+
+// add counts a connection and returns whether the bound for its client, 0 for
+// none, still holds. A connection counted must be removed.
+func (t *tally) add(ip netip.Addr, perClient int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.by == nil {
+		t.by = map[netip.Prefix]int{}
+	}
+	c := client(ip)
+	if perClient > 0 && t.by[c] >= perClient {
+		return false
+	}
+	t.by[c]++
+	return true
+}
+
+func (t *tally) remove(ip netip.Addr) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := client(ip)
+	if t.by[c]--; t.by[c] <= 0 {
+		delete(t.by, c)
+	}
+}
+
+// enter counts a socket against the total; leave takes it back.
+func (t *tally) enter(bound int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if bound > 0 && t.total >= bound {
+		return false
+	}
+	t.total++
+	return true
+}
+
+func (t *tally) leave() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.total--
+}
+
+const (
+	// upgradersKept bounds the memory of clients that use STARTTLS.
+	upgradersKept = 50_000
+	// upgraderFor is how long one is remembered: a laptop comes back daily.
+	upgraderFor = 48 * time.Hour
+)
+
+// upgraders remembers which clients go on to STARTTLS on which listener, so
+// that these are not warned of plaintext in the moment before it.
+type upgraders struct {
+	mu   sync.Mutex
+	last map[upgrader]time.Time
+}
+
+type upgrader struct {
+	client   netip.Prefix
+	listener string
+}
+
+func (u *upgraders) add(ip netip.Addr, listener string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.last == nil || len(u.last) >= upgradersKept {
+		u.last = map[upgrader]time.Time{} // forgetting costs one superfluous warning each
+	}
+	u.last[upgrader{client(ip), listener}] = time.Now()
+}
+
+func (u *upgraders) has(ip netip.Addr, listener string) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	at, ok := u.last[upgrader{client(ip), listener}]
+	return ok && time.Since(at) < upgraderFor
+}
+
+// sometimes lets one line a second through, and counts the others.
+type sometimes struct {
+	mu   sync.Mutex
+	last time.Time
+	held int
+}
+
+// ready reports whether to speak, and how many were held back since.
+func (s *sometimes) ready() (held int, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Since(s.last) < time.Second {
+		s.held++
+		return 0, false
+	}
+	held, s.held, s.last = s.held, 0, time.Now()
+	return held, true
+}

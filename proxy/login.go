@@ -1,0 +1,272 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"mailreeve/policy"
+)
+
+// replayable are the mechanisms whose secret the proxy sees and can say again
+// at the backend, in the order in which they are offered.
+var replayable = []string{"PLAIN", "LOGIN", "OAUTHBEARER", "XOAUTH2"}
+
+// isBearer reports whether the backend must offer the mechanism itself: a token
+// cannot be turned into a password.
+func isBearer(mech string) bool { return mech == "OAUTHBEARER" || mech == "XOAUTH2" }
+
+// backend is where this session's login goes.
+func (s *session) backend() *Backend { return s.brand.Backends[s.listener.Front.Name] }
+
+// ask learns what the backend offers, from memory mostly.
+func (s *session) ask() {
+	s.offer, s.noOffer = s.backend().offers(context.Background(), Origin{Session: s.id}, s.engine.spawn)
+	if s.noOffer != nil {
+		s.engine.log().Warn("the backend cannot be asked what it offers", zap.String("session", s.id),
+			zap.String("brand", s.brand.Name), zap.String("protocol", s.listener.Front.Name), zap.Error(s.noOffer))
+	}
+}
+
+// could is the mildest verdict that a mechanism, or with "" any, can still get.
+func (s *session) could(mech string) policy.Verdict {
+	f := s.facts
+	f.Set(policy.Mech, mech)
+	mildest, _ := s.settings.Policy.Bounds(&f, time.Now())
+	return mildest
+}
+
+// tells reports whether a refusal must be told before the credential: in clear,
+// so that the answer cannot depend on it (RFC 8314 section 4.1) and it is not
+// sent; and where the protocol's programs show nothing later.
+func (s *session) tells() bool { return s.tls == nil || s.listener.Front.Early }
+
+// offers reports whether the proxy and the backend know a mechanism at all.
+func (s *session) offers(mech string) bool {
+	if isBearer(mech) {
+		return slices.Contains(s.offer.Mechs, mech)
+	}
+	return mech == policy.UserPass || slices.Contains(replayable, mech)
+}
+
+// advert is what may be offered now. A mechanism is hidden where even the
+// mildest verdict on it is a refusal, so that an account's exception still has
+// a way in.
+func (s *session) advert() Advert {
+	a := Advert{Hostname: s.settings.Hostname, Secure: s.tls != nil, Extensions: s.offer.Extensions, Password: true}
+	any := s.could("")
+	if any.Action.Refuses() && s.tells() {
+		a.Refusal = s.policyRefusal(any)
+		a.Password = a.Secure // in clear nothing; else the way that leads to the words
+		a.Quiet = !a.Secure && s.engine.upgraders.has(s.client.Addr(), s.listener.Name)
+		return a
+	}
+	for _, mech := range replayable {
+		if s.offers(mech) && (any.Action.Refuses() || !s.could(mech).Action.Refuses()) {
+			a.Mechs = append(a.Mechs, mech)
+		}
+	}
+	a.Password = any.Action.Refuses() || !s.could(policy.UserPass).Action.Refuses()
+	return a
+}
+
+// refusal is one without a finding.
+func (s *session) refusal(class Class) Refusal {
+	return Refusal{Class: class, Text: s.place().sentence(class, "")}
+}
+
+// policyRefusal is what a verdict tells the customer.
+func (s *session) policyRefusal(v policy.Verdict) *Refusal {
+	r := &Refusal{Class: PolicyDeny}
+	if v.Action == policy.TempFail {
+		r.Class = PolicyTemp
+	}
+	r.Text = s.place().sentence(r.Class, v.Rule.Finding)
+	r.Err = fmt.Errorf("policy: %s", strings.Join(v.Violated(), ", "))
+	return r
+}
+
+// place is what a sentence can name.
+func (s *session) place() place {
+	front := s.listener.Front
+	return place{lang: s.brand.Language, host: s.brand.host(front.Name), port: front.Port, help: s.brand.Help, session: s.id}
+}
+
+// chosen decides on a mechanism before its credential is read.
+func (s *session) chosen(d Dialogue, req Request) *Ending {
+	s.event.Exposed = s.event.Exposed || req.Exposed && s.tls == nil
+	if req.Mech != "" {
+		s.learn(policy.Mech, req.Mech)
+	}
+	if req.User != "" {
+		s.identify(req)
+	}
+	s.decided = time.Now()
+	any, this := s.could(""), s.could(req.Mech)
+	switch {
+	case this.Action.Refuses() && (s.tells() || !any.Action.Refuses()):
+		// Over TLS a refusal for another reason than the mechanism waits for
+		// the login, which proves whose finding it is.
+		return s.refuse(d, req, *s.policyRefusal(this))
+	case req.Mech == "":
+		return s.refuse(d, req, s.refusal(NeedLogin))
+	case !s.offers(req.Mech):
+		return s.refuse(d, req, s.refusal(BadMech))
+	case s.listener.Front.Early && s.noOffer != nil:
+		// The backend was down a moment ago, and after the password nobody
+		// would see the words for it.
+		ref := s.refusal(Unavailable)
+		ref.Err = s.noOffer
+		return s.refuse(d, req, ref)
+	}
+	return nil
+}
+
+// refuse answers a request with a refusal. A client may try a few times.
+func (s *session) refuse(d Dialogue, req Request, ref Refusal) *Ending {
+	s.action = "refusing a login"
+	if ref.Err != nil {
+		s.engine.log().Debug("refused a login", zap.String("session", s.id), zap.Error(ref.Err))
+	}
+	if err := d.Refuse(req, ref); err != nil {
+		return ended(byClient, err)
+	}
+	if s.bad++; s.bad >= s.settings.Limits.Logins {
+		end := &Ending{who: byLimit, Reason: "too_many_logins", Bye: &Refusal{Class: LimitReached},
+			Sentence: fmt.Sprintf("%d logins were refused", s.bad)}
+		if ref.Class == PolicyDeny || ref.Class == PolicyTemp {
+			end.who, end.Reason = byProxy, "policy_refused"
+		}
+		return s.bye(d, end)
+	}
+	return nil
+}
+
+// login decides on a complete credential and, where policy lets it, takes the
+// client to its backend. No ending means that the dialogue goes on.
+func (s *session) login(d Dialogue, req Request) *Ending {
+	s.phase = loggingIn
+	s.event.Attempts++
+	if s.tls == nil {
+		s.event.Exposed = true
+	}
+	s.identify(req)
+	s.decided = time.Now()
+	verdict := s.settings.Policy.Decide(&s.facts, s.decided)
+	if verdict.Action.Refuses() && s.tells() {
+		return s.refuse(d, req, *s.policyRefusal(verdict))
+	}
+	l, reply, err := s.enter(req, s.backend())
+	if err != nil {
+		return s.refuse(d, req, s.loginRefusal(err))
+	}
+	s.event.Verified = true
+	s.learn(policy.Verified, policy.Yes)
+	if verdict = s.settings.Policy.Decide(&s.facts, s.decided); verdict.Action.Refuses() {
+		l.close()
+		ref := s.policyRefusal(verdict)
+		ref.Verified = true
+		return s.refuse(d, req, *ref)
+	}
+	if err := d.Accept(req, reply); err != nil {
+		l.close()
+		return ended(byClient, err)
+	}
+	return s.splice(l)
+}
+
+// identify makes known whose login is tried. It is no more than a claim until
+// the backend confirms it.
+func (s *session) identify(req Request) {
+	account := req.User
+	if req.Authzid != "" {
+		account = req.Authzid
+	}
+	account = strings.ToValidUTF8(account, "?")
+	s.learn(policy.Mech, req.Mech)
+	s.learn(policy.Account, account)
+	form, domain := "bare", ""
+	if i := strings.LastIndexByte(account, '@'); i >= 0 {
+		form, domain = "address", strings.ToLower(account[i+1:])
+	}
+	s.learn(policy.UserForm, form)
+	s.learn(policy.Domain, domain)
+}
+
+// enter logs in at a backend. Where that one knows only a master, the
+// customer's credential is verified elsewhere first.
+func (s *session) enter(req Request, b *Backend) (*link, Reply, error) {
+	ctx := context.Background()
+	if b.Master != nil {
+		if b.Check == nil {
+			return nil, nil, errors.New("the backend has a master user and nowhere to check the customer's password")
+		}
+		s.action = "checking the credential at " + b.Check.Front.Name
+		l, _, err := s.enter(req, b.Check)
+		if err != nil {
+			return nil, nil, err
+		}
+		l.close()
+	}
+	s.action = "connecting to the backend"
+	l, err := b.connect(ctx, s.origin())
+	if err != nil {
+		return nil, nil, err
+	}
+	s.event.Backend = l.address
+	s.action = "logging in at the backend"
+	reply, err := l.peer.Login(req)
+	if err != nil {
+		l.wire.Close()
+		return nil, nil, fmt.Errorf("backend %s: %w", l.address, err)
+	}
+	return l, reply, nil
+}
+
+// origin is what the backend is told of this session.
+func (s *session) origin() Origin {
+	o := Origin{Session: s.id, Client: s.client, Server: s.server, Software: s.talk.Client()}
+	if s.tls != nil {
+		o.TLS, o.Cipher = s.facts.Get(policy.TLS), s.event.Cipher
+	}
+	if sni := s.facts.Get(policy.SNI); sni != policy.Absent {
+		o.SNI = sni
+	}
+	return o
+}
+
+// loginRefusal says what a failed login was: the customer's mistake or the
+// backend's trouble, which never looks like a wrong password.
+func (s *session) loginRefusal(err error) Refusal {
+	var no *Rejection
+	if errors.As(err, &no) && no.Class != Unavailable {
+		r := s.refusal(no.Class)
+		r.Code, r.Challenge, r.Err = no.Code, no.Challenge, err
+		return r
+	}
+	s.engine.log().Warn("a login could not be carried out", zap.String("session", s.id), zap.String("brand", s.brand.Name),
+		zap.String("protocol", s.listener.Front.Name), zap.String("while", s.action), zap.Error(err))
+	r := s.refusal(Unavailable)
+	r.Err = err
+	return r
+}
+
+// splice joins the client and its backend until the end.
+func (s *session) splice(l *link) *Ending {
+	s.phase, s.action = relaying, "relaying"
+	front := s.listener.Front
+	s.mu.Lock() // a shutdown must not set a deadline that the relay has just lifted
+	r := newRelay(s.wire, l.wire, s.settings.Times.Idle[front.Name])
+	r.goodbye = front.Goodbye
+	if front.Watch != nil {
+		r.watch = front.Watch(func(id map[string]string) { s.event.ClientID = id })
+	}
+	s.relay = r
+	s.mu.Unlock()
+	return r.run()
+}

@@ -1,0 +1,158 @@
+package proxy
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"strings"
+)
+
+// ErrCancelled says that the client gave a SASL exchange up with a "*"
+// (RFC 4422 section 3.5, as each protocol spells it).
+var ErrCancelled = errors.New("the client cancelled the exchange")
+
+var errMalformed = errors.New("malformed SASL response")
+
+// Prompts of SASL LOGIN. Thunderbird takes exactly these.
+const (
+	promptUser     = "Username:"
+	promptPassword = "Password:"
+)
+
+// Exchange is the server's side of a SASL exchange, up to the credential. It
+// checks nothing but the form: the backend is the judge.
+type Exchange struct {
+	Mech string
+	user []byte // of LOGIN, once answered
+	step int
+}
+
+// DecodeSASL decodes one response of a client as the three protocols write it:
+// base64 (RFC 4648 section 4, strict), "=" for an empty initial response, "*"
+// to cancel.
+func DecodeSASL(line []byte) ([]byte, error) {
+	switch string(line) {
+	case "*":
+		return nil, ErrCancelled
+	case "=":
+		return []byte{}, nil
+	}
+	p := make([]byte, base64.StdEncoding.DecodedLen(len(line)))
+	// Decode skips line ends; there are none in a line but a stray CR.
+	if bytes.IndexByte(line, '\r') >= 0 {
+		return nil, errMalformed
+	}
+	n, err := base64.StdEncoding.Strict().Decode(p, line)
+	if err != nil {
+		return nil, errMalformed
+	}
+	return p[:n], nil
+}
+
+// Next takes the client's response, nil where none was sent yet. It returns
+// either the next challenge to send, not yet encoded, or, with done, has the
+// credential in r. An error means a malformed response.
+func (x *Exchange) Next(response []byte, r *Request) (challenge string, done bool, err error) {
+	x.step++
+	if response == nil {
+		if x.Mech == "LOGIN" {
+			return promptUser, false, nil
+		}
+		return "", false, nil
+	}
+	switch x.Mech {
+	case "PLAIN":
+		return "", true, plain(response, r)
+	case "LOGIN":
+		if x.user == nil {
+			x.user = append([]byte{}, response...)
+			return promptPassword, false, nil
+		}
+		r.User, r.Secret = string(x.user), Secret(response)
+		return "", true, usable(r)
+	case "XOAUTH2", "OAUTHBEARER":
+		return "", true, bearer(x.Mech, response, r)
+	}
+	return "", false, errMalformed
+}
+
+// plain takes authzid NUL authcid NUL password apart (RFC 4616 section 2).
+func plain(response []byte, r *Request) error {
+	parts := bytes.Split(response, []byte{0})
+	if len(parts) != 3 {
+		return errMalformed
+	}
+	r.Authzid, r.User, r.Secret = string(parts[0]), string(parts[1]), Secret(parts[2])
+	return usable(r)
+}
+
+// bearer keeps the response whole, since host and port in it name the client's
+// view (RFC 7628 section 3.1), and reads the user name out of it.
+func bearer(mech string, response []byte, r *Request) error {
+	r.Secret = Secret(response)
+	head, rest, ok := strings.Cut(string(response), "\x01")
+	if !ok || !strings.HasSuffix(rest, "\x01\x01") {
+		return errMalformed
+	}
+	if !strings.Contains("\x01"+strings.ToLower(rest), "\x01auth=") {
+		return errMalformed
+	}
+	if mech == "XOAUTH2" {
+		user, ok := strings.CutPrefix(head, "user=")
+		if !ok {
+			return errMalformed
+		}
+		r.User = user
+		return usable(r)
+	}
+	// gs2-header: "n,a=user," (RFC 5801 section 4); channel binding cannot
+	// pass a proxy that ends TLS, so only n and y are taken.
+	parts := strings.Split(head, ",")
+	if len(parts) != 3 || (parts[0] != "n" && parts[0] != "y") || parts[2] != "" {
+		return errMalformed
+	}
+	if parts[1] != "" {
+		user, ok := strings.CutPrefix(parts[1], "a=")
+		if !ok {
+			return errMalformed
+		}
+		r.User = strings.NewReplacer("=2C", ",", "=3D", "=").Replace(user)
+	}
+	if r.User == "" {
+		return nil // the token alone may name the account
+	}
+	return usable(r)
+}
+
+// maxName is longer than any address (RFC 5321 section 4.5.3.1: 64 + 1 + 255).
+const maxName = 320
+
+// usable refuses what could not be said on a backend's wire without doubt:
+// control characters in names, line ends and NUL in passwords, no name at all.
+func usable(r *Request) error {
+	if r.User == "" || len(r.User) > maxName || len(r.Authzid) > maxName ||
+		strings.ContainsFunc(r.User, isControl) || strings.ContainsFunc(r.Authzid, isControl) ||
+		strings.ContainsAny(r.Secret.Reveal(), "\x00\r\n") {
+		return errMalformed
+	}
+	return nil
+}
+
+func isControl(c rune) bool { return c < ' ' || c == 0x7f }
+
+// SetPassword fills in a credential that came without SASL: USER and PASS, or
+// the LOGIN command. An error means that it can be no mailbox's.
+func (r *Request) SetPassword(user, password string) error {
+	r.User, r.Secret = user, Secret(password)
+	return usable(r)
+}
+
+// PlainResponse is what the backend is sent for AUTH PLAIN, base64 encoded: the
+// customer's credential, or the master's with the customer as the one to be.
+func PlainResponse(r Request, m *Master) string {
+	message := r.Authzid + "\x00" + r.User + "\x00" + r.Secret.Reveal()
+	if m != nil {
+		message = r.User + "\x00" + m.User + "\x00" + m.Secret.Reveal()
+	}
+	return base64.StdEncoding.EncodeToString([]byte(message))
+}

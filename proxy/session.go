@@ -1,0 +1,464 @@
+package proxy
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"mailreeve/events"
+	"mailreeve/policy"
+)
+
+const (
+	// silentPlain is how long a client of a TLS port may be silent before it is
+	// taken for one in plaintext that waits for a greeting.
+	silentPlain = 4 * time.Second
+	// sniffPatience is how long a greeting in clear waits for a ClientHello.
+	sniffPatience = 150 * time.Millisecond
+	// lingerBytes bounds what is read and thrown away after the last word.
+	lingerBytes = 64 << 10
+)
+
+// session is one client connection, from accept to close. Fields are in the
+// order in which they become known.
+type session struct {
+	engine   *Engine
+	settings *Settings
+	listener *Listener
+	conn     net.Conn // as accepted; closed and given deadlines by others too
+	wire     *Wire
+	began    time.Time
+	id       string
+	phase    phase
+	action   string // what is being done, for the log
+
+	client, server netip.AddrPort // behind a balancer: as it says
+	counted        bool           // against the client's limit
+	local          bool           // a balancer's own health check
+
+	brand   *Brand
+	facts   policy.Facts
+	tls     *tls.ConnectionState
+	event   events.Session
+	offer   Offer
+	noOffer error // why the backend could not be asked
+	talk    Dialogue
+	bad     int       // refused logins
+	decided time.Time // when policy last decided; at first, when the session began
+
+	mu    sync.Mutex // guards the following, which a shutdown looks at
+	left  bool       // a shutdown has spoken
+	relay *relay
+}
+
+func newSession(e *Engine, now *serving, conn net.Conn) *session {
+	s := &session{
+		engine: e, settings: now.settings, listener: now.listener, conn: conn, wire: NewWire(conn),
+		began: time.Now(), id: newID(time.Now()), phase: accepting,
+		client: addrPort(conn.RemoteAddr()), server: addrPort(conn.LocalAddr()),
+	}
+	s.decided = s.began
+	return s
+}
+
+// digits of a session id: Crockford's base 32, which has no I, L, O and U to be
+// misheard on the phone.
+const digits = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+// newID returns twelve digits: four of the minute, so that an event is found
+// quickly, and forty random bits.
+func newID(now time.Time) string {
+	var random [5]byte
+	rand.Read(random[:])
+	n := uint64(now.Unix()/60)&(1<<20-1)<<40 | uint64(random[0])<<32 | uint64(random[1])<<24 |
+		uint64(random[2])<<16 | uint64(random[3])<<8 | uint64(random[4])
+	var id [12]byte
+	for i := len(id) - 1; i >= 0; i-- {
+		id[i] = digits[n&31]
+		n >>= 5
+	}
+	return string(id[:])
+}
+
+// run lives the session and writes its event.
+func (s *session) run() {
+	end := s.survive()
+	s.conn.Close()
+	if s.counted {
+		s.engine.tally.remove(s.client.Addr())
+	}
+	if end != nil {
+		s.finish(end)
+	}
+}
+
+// survive turns a panic, which is our mistake, into the end of this session alone.
+func (s *session) survive() (end *Ending) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.engine.log().Error("a session failed", zap.String("session", s.id), zap.String("while", s.action),
+				zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			end = &Ending{who: byError, Reason: "internal_error", Sentence: "the proxy made a mistake while " + s.action}
+		}
+	}()
+	return s.lifetime()
+}
+
+// lifetime is the session from accept to close. No ending means that there is
+// nothing to record.
+func (s *session) lifetime() *Ending {
+	s.brand = s.listener.Brand
+	s.learn(policy.Protocol, s.listener.Front.Name)
+	s.learn(policy.Listener, s.listener.Name)
+
+	s.action = "reading the PROXY header"
+	if end := s.arrive(); end != nil {
+		return end
+	}
+	if !s.engine.tally.add(s.client.Addr(), s.settings.PerAddress) {
+		s.turnAway()
+		return nil
+	}
+	s.counted = true
+	s.learn(policy.Port, fmt.Sprint(s.server.Port()))
+	s.learn(policy.Brand, s.brand.Name)
+	s.facts.IP = s.client.Addr()
+
+	s.phase, s.action = sniffing, "waiting for the first byte"
+	isTLS, end := s.sniff()
+	if end != nil {
+		if s.local && s.wire.in.Load() == 0 {
+			return nil // a health check is no customer
+		}
+		return end
+	}
+	if isTLS {
+		if end := s.handshake(policy.EntryImplicit); end != nil {
+			return end
+		}
+	} else {
+		s.learn(policy.TLS, policy.None)
+		s.learn(policy.Entry, policy.EntryPlain)
+	}
+	s.patience(s.settings.Times.Login)
+	return s.converse()
+}
+
+// learn makes a fact known.
+func (s *session) learn(f policy.Fact, value string) { s.facts.Set(f, value) }
+
+// patience bounds reading from now on. A shutdown that has spoken bounds it to nothing.
+func (s *session) patience(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.left {
+		d = 0
+	}
+	s.conn.SetReadDeadline(time.Now().Add(d))
+}
+
+// arrive reads the PROXY header of a peer that must send one. Nobody else may:
+// a header from elsewhere is taken for what the client says.
+func (s *session) arrive() *Ending {
+	peer := s.client.Addr()
+	if !slices.ContainsFunc(s.listener.Proxies, func(n netip.Prefix) bool { return n.Contains(peer) }) {
+		return nil
+	}
+	s.patience(s.settings.Times.Handshake)
+	client, server, err := readProxyHeader(s.wire)
+	if err != nil {
+		if errors.Is(err, errBadHeader) {
+			return &Ending{who: byProxy, Reason: "bad_proxy_header", Sentence: err.Error()}
+		}
+		return ended(byClient, err)
+	}
+	s.event.Via = peer
+	if !client.IsValid() {
+		s.local = true
+		return nil
+	}
+	s.client, s.server = client, server
+	return nil
+}
+
+// turnAway closes the connection of a client that has too many; in clear it can
+// be told. Such a connection never becomes a session.
+func (s *session) turnAway() {
+	if held, ok := s.engine.full.ready(); ok {
+		s.engine.log().Warn("turned a connection away: limits.per_address is reached", zap.Int("limit", s.settings.PerAddress),
+			zap.Stringer("client", s.client.Addr()), zap.String("listener", s.listener.Name), zap.Int("more", held))
+	}
+	if !s.listener.Implicit {
+		s.open(Advert{}).Bye(s.refusal(LimitReached))
+	}
+}
+
+// sniff says whether the client begins with TLS. A client in clear on a TLS
+// port is answered in clear: its program would show nothing else.
+func (s *session) sniff() (isTLS bool, end *Ending) {
+	if !s.listener.Implicit {
+		if !s.listener.ServeHello {
+			return false, nil
+		}
+		s.patience(sniffPatience)
+		first, err := s.wire.Peek(1)
+		switch {
+		case err == nil && beginsTLS(first[0]):
+			s.event.WrongPort = true
+			return true, nil
+		case err == nil || errors.Is(err, os.ErrDeadlineExceeded):
+			return false, nil
+		}
+		return false, ended(byClient, err)
+	}
+	s.patience(silentPlain)
+	first, err := s.wire.Peek(1)
+	switch {
+	case err == nil && beginsTLS(first[0]):
+		return true, nil
+	case err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
+		return false, ended(byClient, err)
+	}
+	s.event.WrongPort = true
+	s.learn(policy.TLS, policy.None)
+	s.learn(policy.Entry, policy.EntryPlain)
+	return false, s.bye(s.open(Advert{}), &Ending{who: byProxy, Reason: "plaintext_on_tls_port",
+		Sentence: "the client spoke in clear, or waited for a greeting, on a port of implicit TLS",
+		Bye:      &Refusal{Class: PlainOnTLS}})
+}
+
+// beginsTLS knows the first byte of a TLS record with a handshake (RFC 8446
+// section 5.1) and that of an SSL 2 ClientHello, which is then refused as TLS.
+func beginsTLS(first byte) bool { return first == 0x16 || first == 0x80 }
+
+// handshake makes the wire secure and its facts known.
+func (s *session) handshake(entry string) *Ending {
+	s.phase, s.action = securing, "in the TLS handshake"
+	s.patience(s.settings.Times.Handshake)
+	ctx := context.WithValue(context.Background(), helloKey{}, s.heard)
+	conn := tls.Server(s.wire.raw(), s.listener.tls)
+	s.conn.SetWriteDeadline(time.Now().Add(s.settings.Times.Handshake))
+	s.learn(policy.Entry, entry)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		e := ended(byClient, err)
+		switch e.Reason {
+		case "client_timeout":
+			e = &Ending{who: byLimit, Reason: "handshake_timeout", Sentence: "the TLS handshake took too long"}
+		case "client_error":
+			e = &Ending{who: byProxy, Reason: "handshake_failed", Sentence: "the TLS handshake failed: " + CleanText(err.Error())}
+			if strings.HasPrefix(err.Error(), "remote error") {
+				e.who = byClient
+			}
+		}
+		return e
+	}
+	s.wire.secure(conn)
+	state := conn.ConnectionState()
+	s.tls = &state
+	s.learn(policy.TLS, versions[state.Version])
+	s.learn(policy.CipherClass, cipherClass(&state))
+	s.event.Cipher = tls.CipherSuiteName(state.CipherSuite)
+	s.event.Resumed, s.event.ALPN = state.DidResume, state.NegotiatedProtocol
+	return nil
+}
+
+var versions = map[uint16]string{
+	tls.VersionTLS10: "1.0", tls.VersionTLS11: "1.1", tls.VersionTLS12: "1.2", tls.VersionTLS13: "1.3",
+}
+
+// cipherClass is modern for forward secrecy with AEAD (RFC 9325 section 4.2).
+func cipherClass(state *tls.ConnectionState) string {
+	name := tls.CipherSuiteName(state.CipherSuite)
+	if state.Version >= tls.VersionTLS13 ||
+		strings.HasPrefix(name, "TLS_ECDHE_") && (strings.Contains(name, "_GCM_") || strings.Contains(name, "_CHACHA20_")) {
+		return policy.Modern
+	}
+	return policy.LegacyCiphers
+}
+
+// heard takes the server name from a ClientHello, also of a handshake that fails.
+func (s *session) heard(hello *tls.ClientHelloInfo) {
+	sni := hostName(hello.ServerName)
+	host, brand := s.settings.classify(s.listener, sni)
+	s.brand = brand
+	s.learn(policy.Brand, brand.Name)
+	s.learn(policy.Host, host)
+	if sni == "" {
+		sni = policy.Absent
+	}
+	s.learn(policy.SNI, sni)
+}
+
+// open begins a dialogue.
+func (s *session) open(a Advert) Dialogue {
+	a.Hostname = s.settings.Hostname
+	s.talk = s.listener.Front.Open(s.wire, a, s.settings.Limits)
+	return s.talk
+}
+
+// converse talks to the client until it leaves, is sent away or is in.
+func (s *session) converse() *Ending {
+	s.phase, s.action = talking, "asking the backend what it offers"
+	s.ask()
+	s.action = "greeting the client"
+	d := s.open(s.advert())
+	if err := d.Greet(); err != nil {
+		return ended(byClient, err)
+	}
+	for {
+		s.phase, s.action = talking, "talking to the client"
+		req, err := d.Next()
+		if err != nil {
+			return s.stopped(d, err)
+		}
+		var end *Ending
+		switch req.Kind {
+		case StartTLS:
+			end = s.upgrade(d, req)
+		case Chosen:
+			end = s.chosen(d, req)
+		case Login:
+			end = s.login(d, req)
+		}
+		if end != nil {
+			return end
+		}
+	}
+}
+
+// stopped is the ending after an error of Next.
+func (s *session) stopped(d Dialogue, err error) *Ending {
+	end := ended(byClient, err)
+	if end.Reason == "client_timeout" {
+		end = &Ending{who: byLimit, Reason: "login_timeout", Bye: &Refusal{Class: TooLate},
+			Sentence: fmt.Sprintf("no login within %v", s.settings.Times.Login)}
+		if s.engine.draining.Load() {
+			end = drained()
+		}
+	}
+	return s.bye(d, end)
+}
+
+// bye tells the client why it ends, where there is something to tell, and waits
+// for it to close: a close in its face looks like a wrong password to some.
+func (s *session) bye(d Dialogue, end *Ending) *Ending {
+	if end.Bye == nil {
+		return end
+	}
+	s.action = "saying goodbye to the client"
+	ref := s.refusal(end.Bye.Class)
+	if d.Bye(ref) == nil {
+		s.linger()
+	}
+	return end
+}
+
+// linger reads and throws away until the client closes.
+func (s *session) linger() {
+	s.conn.SetReadDeadline(time.Now().Add(linger))
+	io.CopyN(io.Discard, s.wire, lingerBytes)
+}
+
+// upgrade answers a request for STARTTLS. Whatever came behind it in clear is
+// an attempt to be taken for what TLS protects: that ends the session
+// (CVE-2011-0411 and its many successors).
+func (s *session) upgrade(d Dialogue, req Request) *Ending {
+	if n := s.wire.Buffered(); n > 0 {
+		return s.bye(d, Misspoke("starttls_injection", "%d bytes came in clear behind STARTTLS", n))
+	}
+	if err := d.Accept(req, nil); err != nil {
+		return ended(byClient, err)
+	}
+	if end := s.handshake(policy.EntryStartTLS); end != nil {
+		return end
+	}
+	s.engine.upgraders.add(s.client.Addr(), s.listener.Name)
+	s.facts.Forget(policy.Mech, policy.Account, policy.Domain, policy.UserForm, policy.Client)
+	s.patience(s.settings.Times.Login)
+	s.ask() // the server name may have chosen another brand
+	d.Upgrade(s.advert())
+	return nil
+}
+
+// finish writes the event and a line for the operators.
+func (s *session) finish(end *Ending) {
+	e := &s.event
+	e.Time, e.ID = s.began, s.id
+	e.Listener, e.Protocol, e.Port = s.listener.Name, s.listener.Front.Name, int(s.server.Port())
+	e.IP = s.client.Addr()
+	e.Entry, e.TLS, e.CipherClass = s.facts.Get(policy.Entry), s.facts.Get(policy.TLS), s.facts.Get(policy.CipherClass)
+	e.Host, e.Brand = s.facts.Get(policy.Host), s.brand.Name
+	if sni := s.facts.Get(policy.SNI); sni != policy.Absent {
+		e.SNI = sni
+	}
+	if s.talk != nil {
+		s.describe(s.talk.Client())
+	}
+	e.Mechanism = s.facts.Get(policy.Mech)
+	if e.Verified {
+		e.Account, e.Domain, e.UserForm = s.facts.Get(policy.Account), s.facts.Get(policy.Domain), s.facts.Get(policy.UserForm)
+	}
+	verdict := s.settings.Policy.Decide(&s.facts, s.decided)
+	e.Action, e.By, e.Policy = verdict.Action.String(), verdict.Violated(), s.settings.Policy.String()
+	e.BytesIn, e.BytesOut = s.wire.Counts()
+	e.Seconds = float64(time.Since(s.began).Milliseconds()) / 1000
+	e.End, e.Reason, e.Sentence = string([]byte{end.who, byte(s.phase)}), end.Reason, end.Sentence
+	s.engine.record(e)
+	s.engine.log().Debug("session ended", zap.String("session", s.id), zap.String("end", e.End),
+		zap.String("reason", e.Reason), zap.String("sentence", e.Sentence), zap.String("while", s.action))
+}
+
+// describe puts what the client said of itself into the event. Strings of
+// strangers are bounded here; the encoder escapes them.
+func (s *session) describe(soft Software) {
+	e := &s.event
+	if e.ClientID == nil && len(soft.ID) > 0 {
+		e.ClientID = soft.ID
+	}
+	e.Hello = soft.Hello
+	e.Client = strings.TrimSpace(e.ClientID["name"] + " " + e.ClientID["version"])
+	if e.Client == "" {
+		e.Client = soft.Hello
+	}
+}
+
+// leave is a shutdown's word to the session: at its moment, an idle relay says
+// goodbye; a session before its login ends at once.
+func (s *session) leave(moment bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.relay != nil {
+		if moment {
+			s.relay.leave()
+		}
+		return
+	}
+	if !s.left {
+		s.left = true
+		s.conn.SetReadDeadline(time.Now())
+	}
+}
+
+// cut ends the session at once.
+func (s *session) cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.relay != nil {
+		s.relay.first.CompareAndSwap(nil, drained())
+		s.relay.cut()
+	}
+	s.conn.Close()
+}

@@ -1,0 +1,169 @@
+package proxy
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"mailreeve/policy"
+)
+
+// Settings are what a session lives by. A session takes them once, when it is
+// accepted, and keeps them when new ones are applied. They never change once
+// given to [Engine.Apply].
+type Settings struct {
+	Hostname  string // said in greetings
+	Listeners []*Listener
+	Brands    []*Brand // at least one
+	Policy    *policy.Policy
+	Limits    Limits
+	Times     Times
+
+	Connections int // in total; 0: no bound
+	PerAddress  int // per IPv4 address or IPv6 /64; 0: no bound
+
+	// Certificate chooses by the client's hello, or, where the name in it is
+	// of no use, by the fallback name.
+	Certificate func(hello *tls.ClientHelloInfo, fallback string) (*tls.Certificate, error)
+
+	names map[string]nameOf // canonical host names
+}
+
+// Times are the patience of the engine.
+type Times struct {
+	Handshake time.Duration            // for TLS, and for a PROXY header
+	Login     time.Duration            // from accept to the end of the login
+	Idle      map[string]time.Duration // silence after the login, by front
+}
+
+// Listener is a socket and its protocol.
+type Listener struct {
+	Name       string
+	Address    string // host:port; port 0 chooses one
+	Front      *Front
+	Implicit   bool           // TLS from the first byte; else STARTTLS
+	Brand      *Brand         // of clients that send no server name
+	Proxies    []netip.Prefix // peers that must send a PROXY header; nobody else may
+	ServeHello bool           // a TLS client on a STARTTLS port is served
+
+	tls *tls.Config
+}
+
+// Brand is one set of host names, words and backends.
+type Brand struct {
+	Name     string
+	Language Language
+	Help     string              // address of the help page, ASCII
+	Hosts    map[string][]string // by front: canonical names, the recommended one first
+	Legacy   []string            // old names: exact, or *.suffix
+	Backends map[string]*Backend // by front
+}
+
+// nameOf is what a canonical host name stands for.
+type nameOf struct {
+	brand  *Brand
+	fronts []string
+}
+
+// prepare checks what the engine relies on and fills what it looks up.
+func (s *Settings) prepare() error {
+	if len(s.Brands) == 0 {
+		return fmt.Errorf("no brand")
+	}
+	s.names = map[string]nameOf{}
+	for _, b := range s.Brands {
+		for front, hosts := range b.Hosts {
+			for _, host := range hosts {
+				host = strings.ToLower(host)
+				n, ok := s.names[host]
+				if ok && n.brand != b {
+					return fmt.Errorf("host name %s belongs to two brands, %s and %s", host, n.brand.Name, b.Name)
+				}
+				s.names[host] = nameOf{b, append(n.fronts, front)}
+			}
+		}
+	}
+	seen := map[string]bool{}
+	for _, l := range s.Listeners {
+		if seen[l.Name] {
+			return fmt.Errorf("two listeners are named %s", l.Name)
+		}
+		seen[l.Name] = true
+		if l.Brand == nil {
+			l.Brand = s.Brands[0]
+		}
+		if l.Brand.Backends[l.Front.Name] == nil {
+			return fmt.Errorf("listener %s: brand %s has no backend for %s", l.Name, l.Brand.Name, l.Front.Name)
+		}
+		l.tls = s.tlsConfig(l)
+	}
+	return nil
+}
+
+// tlsConfig is TLS 1.2 and 1.3 with Go's choice of suites (RFC 9325). A client
+// that names application protocols and not ours is refused, one that names
+// none passes: so a browser cannot be led here (ALPACA).
+func (s *Settings) tlsConfig(l *Listener) *tls.Config {
+	c := &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return s.Certificate(hello, l.Brand.host(l.Front.Name))
+		},
+		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if heard, ok := hello.Context().Value(helloKey{}).(func(*tls.ClientHelloInfo)); ok {
+				heard(hello)
+			}
+			return nil, nil
+		},
+	}
+	if l.Front.ALPN != "" {
+		c.NextProtos = []string{l.Front.ALPN}
+	}
+	return c
+}
+
+// helloKey is where a handshake's context has the session's ear.
+type helloKey struct{}
+
+// host returns the name that customers shall use for a front, or "".
+func (b *Brand) host(front string) string {
+	if hosts := b.Hosts[front]; len(hosts) > 0 {
+		return hosts[0]
+	}
+	return ""
+}
+
+// classify says what a server name stands for on a listener, and whose it is.
+// An absent name, or one that is no DNS name, says nothing.
+func (s *Settings) classify(l *Listener, name string) (host string, brand *Brand) {
+	if name == "" {
+		return policy.Absent, l.Brand
+	}
+	if n, ok := s.names[name]; ok {
+		if slices.Contains(n.fronts, l.Front.Name) {
+			return policy.Canonical, n.brand
+		}
+		if n.brand.Backends[l.Front.Name] == nil {
+			return policy.OtherService, l.Brand
+		}
+		return policy.OtherService, n.brand
+	}
+	for _, b := range s.Brands {
+		if b.Backends[l.Front.Name] != nil && slices.ContainsFunc(b.Legacy, func(p string) bool { return matches(p, name) }) {
+			return policy.Legacy, b
+		}
+	}
+	return policy.Unknown, l.Brand
+}
+
+// matches compares a name with an exact pattern or with *.suffix.
+func matches(pattern, name string) bool {
+	pattern = strings.ToLower(pattern)
+	if suffix, ok := strings.CutPrefix(pattern, "*"); ok {
+		return strings.HasSuffix(name, suffix) && len(name) > len(suffix)
+	}
+	return pattern == name
+}

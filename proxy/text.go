@@ -1,0 +1,138 @@
+package proxy
+
+import (
+	"strconv"
+	"strings"
+
+	"mailreeve/policy"
+)
+
+// Bounds of the sentences. Thunderbird cuts a BYE greeting at 200 characters,
+// of which its own preamble takes up to 120; longer alerts are not read.
+const (
+	maxText  = 200
+	maxShort = 80
+)
+
+// Language of the sentences that reach people.
+type Language string
+
+const (
+	German  Language = "de"
+	English Language = "en"
+)
+
+// place is what a sentence can name: the right server for this protocol and
+// brand, and where to get help.
+type place struct {
+	lang    Language
+	host    string // canonical host name
+	port    int    // of implicit TLS
+	help    string // address of the help page, may be empty
+	session string // session id
+}
+
+// policyWords are the sentences of a policy refusal: the first thing said is
+// that the password is not wrong, since that is what people try to change.
+var policyWords = map[Language]map[policy.Finding]string{
+	German: {
+		policy.Plaintext:      "Passwort ist NICHT falsch. Verschluesselung fehlt: bitte SSL/TLS, Server {host}, Port {port} einstellen.",
+		policy.TLSOld:         "Passwort ist NICHT falsch. Programm ist veraltet: TLS 1.2 fehlt. Server {host}, Port {port}.",
+		policy.Mechanism:      "Passwort ist NICHT falsch. Bitte Authentifizierung auf \"Passwort, normal\" stellen (SSL/TLS bleibt an, SPA aus).",
+		policy.LegacyHostname: "Passwort ist NICHT falsch. Der Servername ist veraltet: bitte Server {host}, Port {port}, SSL/TLS einstellen.",
+	},
+	English: {
+		policy.Plaintext:      "Your password is NOT wrong. Encryption is missing: please set SSL/TLS, server {host}, port {port}.",
+		policy.TLSOld:         "Your password is NOT wrong. The program is too old: TLS 1.2 is missing. Server {host}, port {port}.",
+		policy.Mechanism:      "Your password is NOT wrong. Please set authentication to \"normal password\" (SSL/TLS stays on, SPA off).",
+		policy.LegacyHostname: "Your password is NOT wrong. The server name is out of date: please set server {host}, port {port}, SSL/TLS.",
+	},
+}
+
+// classWords are the sentences of all other refusals. Those said in a greeting
+// or as a last word are short.
+var classWords = map[Language]map[Class]string{
+	German: {
+		NeedLogin:     "Bitte im Programm die Anmeldung am Server einschalten (gleicher Benutzername, gleiches Passwort).",
+		BadMech:       "Dieses Anmeldeverfahren gibt es hier nicht. Bitte \"Passwort, normal\" einstellen.",
+		BadCredential: "Benutzername oder Passwort ist falsch.",
+		NoAccess:      "Dieses Postfach ist derzeit nicht zugaenglich. Passwort ist NICHT falsch.",
+		Unavailable:   "Der Mailserver ist gerade nicht erreichbar. Passwort ist NICHT falsch. Bitte spaeter erneut versuchen.",
+		LimitReached:  "Zu viele Versuche. Bitte spaeter erneut verbinden.",
+		Misspoken:     "Das ist nicht das Protokoll dieses Ports. Verbindung endet.",
+		TooLate:       "Die Anmeldung hat zu lange gedauert. Bitte erneut verbinden.",
+		ShuttingDown:  "Der Server startet neu. Bitte gleich erneut verbinden.",
+		PlainOnTLS:    "Port {port} braucht SSL/TLS. Bitte im Programm SSL/TLS einschalten.",
+	},
+	English: {
+		NeedLogin:     "Please switch on authentication for this server (same user name, same password).",
+		BadMech:       "This authentication method does not exist here. Please set \"normal password\".",
+		BadCredential: "User name or password is wrong.",
+		NoAccess:      "This mailbox is not accessible at present. Your password is NOT wrong.",
+		Unavailable:   "The mail server cannot be reached just now. Your password is NOT wrong. Please try again later.",
+		LimitReached:  "Too many attempts. Please connect again later.",
+		Misspoken:     "This is not the protocol of this port. Closing.",
+		TooLate:       "The login took too long. Please connect again.",
+		ShuttingDown:  "The server is restarting. Please connect again.",
+		PlainOnTLS:    "Port {port} needs SSL/TLS. Please switch on SSL/TLS in your program.",
+	},
+}
+
+// sentence returns the words for a class, and for a policy refusal those of its
+// finding, with help address and session id as far as they fit.
+func (p place) sentence(class Class, finding policy.Finding) string {
+	lang := p.lang
+	if _, ok := classWords[lang]; !ok {
+		lang = German
+	}
+	format, ok := classWords[lang][class]
+	if class == PolicyDeny || class == PolicyTemp {
+		format, ok = policyWords[lang][finding]
+		if !ok {
+			// A finding without words of its own: say what is certain.
+			format = policyWords[lang][policy.LegacyHostname]
+		}
+		return p.tail(p.fill(format))
+	}
+	if !ok {
+		format = classWords[lang][Unavailable]
+	}
+	return clean(p.fill(format), maxText)
+}
+
+// fill puts host and port into a format; not every format wants them.
+func (p place) fill(format string) string {
+	return strings.NewReplacer("{host}", p.host, "{port}", strconv.Itoa(p.port)).Replace(format)
+}
+
+// tail adds the help address and the session id, what is less useful first to go.
+func (p place) tail(text string) string {
+	if p.help != "" && len(text)+1+len(p.help) <= maxText {
+		text += " " + p.help
+	}
+	if n := len(text) + 3 + len(p.session); p.session != "" && n <= maxText {
+		text += " (" + p.session + ")"
+	}
+	return clean(text, maxText)
+}
+
+// clean makes a text fit for a protocol's line: printable ASCII, no percent
+// sign (old programs take replies for formats), bounded. It is the last step
+// for everything that goes into a reply.
+func clean(text string, limit int) string {
+	var b strings.Builder
+	for _, c := range text {
+		switch {
+		case b.Len() == limit:
+			return b.String()
+		case c < ' ' || c > '~' || c == '%':
+			b.WriteByte('?')
+		default:
+			b.WriteRune(c)
+		}
+	}
+	return b.String()
+}
+
+// CleanText bounds and cleans what a backend said, for a log line.
+func CleanText(text string) string { return clean(text, maxText) }

@@ -1,0 +1,229 @@
+package proxy
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+)
+
+// ErrLineTooLong says that no line end came within the limit.
+var ErrLineTooLong = errors.New("line too long")
+
+const (
+	// wireBuffer is what a wire begins with: a ClientHello or a few commands.
+	wireBuffer = 2 << 10
+	// writePatience bounds one write before the relay: a peer that does not
+	// take a line of text for so long is gone.
+	writePatience = 30 * time.Second
+)
+
+// Wire is a connection together with every byte that was read ahead from it.
+// Before the relay it is used by one goroutine; then one may read while
+// another writes.
+//
+// Its buffer begins small and grows up to what a caller's limit needs, so a
+// session's memory is bounded by the limits that the callers give.
+type Wire struct {
+	conn    net.Conn
+	buf     []byte // buf[r:w] was read and not yet used
+	r, w    int
+	in, out atomic.Int64
+	relayed bool // writes are then bounded by the relay's own watch
+}
+
+// NewWire takes over a connection.
+func NewWire(conn net.Conn) *Wire { return &Wire{conn: conn} }
+
+// Counts returns how many bytes came in and went out, after TLS was taken off.
+func (w *Wire) Counts() (in, out int64) { return w.in.Load(), w.out.Load() }
+
+// Buffered returns the number of bytes read ahead.
+func (w *Wire) Buffered() int { return w.w - w.r }
+
+// fill reads once more, with room for at least one byte; limit bounds the buffer.
+func (w *Wire) fill(limit int) error {
+	if w.r > 0 {
+		w.w = copy(w.buf, w.buf[w.r:w.w])
+		w.r = 0
+	}
+	if w.w == len(w.buf) {
+		grown := make([]byte, min(max(2*len(w.buf), wireBuffer), max(limit, wireBuffer)))
+		if len(grown) <= w.w {
+			return ErrLineTooLong
+		}
+		copy(grown, w.buf[:w.w])
+		w.buf = grown
+	}
+	n, err := w.conn.Read(w.buf[w.w:])
+	w.w += n
+	w.in.Add(int64(n))
+	if n > 0 {
+		return nil
+	}
+	if err == nil {
+		return io.ErrNoProgress
+	}
+	return err
+}
+
+// Line reads one line of at most limit bytes and returns it without its end,
+// CRLF or a bare LF (old devices send it; before the login nothing can be
+// smuggled with it, since every line is answered here). The slice is valid
+// until the next read. A longer line is ErrLineTooLong and stays unread.
+func (w *Wire) Line(limit int) ([]byte, error) {
+	seen := 0
+	for {
+		if i := bytes.IndexByte(w.buf[w.r+seen:w.w], '\n'); i >= 0 {
+			i += seen
+			if i > limit {
+				return nil, ErrLineTooLong
+			}
+			line := w.buf[w.r : w.r+i]
+			w.r += i + 1
+			return bytes.TrimSuffix(line, []byte("\r")), nil
+		}
+		seen = w.w - w.r
+		if seen > limit+1 {
+			return nil, ErrLineTooLong
+		}
+		if err := w.fill(limit + 2); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// Bytes reads exactly n bytes, a literal say, into memory of their own. The
+// caller has checked n.
+func (w *Wire) Bytes(n int) ([]byte, error) {
+	p := make([]byte, n)
+	if _, err := io.ReadFull(w, p); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Peek returns the next n bytes, or what there is of them with the error that
+// stopped it, without using them.
+func (w *Wire) Peek(n int) ([]byte, error) {
+	for w.w-w.r < n {
+		if err := w.fill(n); err != nil {
+			return w.buf[w.r:w.w], err
+		}
+	}
+	return w.buf[w.r : w.r+n], nil
+}
+
+// Read returns bytes read ahead first.
+func (w *Wire) Read(p []byte) (int, error) {
+	if w.r < w.w {
+		n := copy(p, w.buf[w.r:w.w])
+		w.r += n
+		return n, nil
+	}
+	if w.relayed {
+		w.buf, w.r, w.w = nil, 0, 0
+	}
+	n, err := w.conn.Read(p)
+	w.in.Add(int64(n))
+	return n, err
+}
+
+// Write sends p. Until the relay begins it gives up after writePatience.
+func (w *Wire) Write(p []byte) (int, error) {
+	if !w.relayed {
+		if err := w.conn.SetWriteDeadline(time.Now().Add(writePatience)); err != nil {
+			return 0, err
+		}
+	}
+	n, err := w.conn.Write(p)
+	w.out.Add(int64(n))
+	return n, err
+}
+
+// Say sends text as it is.
+func (w *Wire) Say(text string) error {
+	_, err := w.Write([]byte(text))
+	return err
+}
+
+// SetReadDeadline bounds reading.
+func (w *Wire) SetReadDeadline(t time.Time) { w.conn.SetReadDeadline(t) }
+
+// replay puts bytes read ahead back in front of a connection, for TLS.
+type replay struct {
+	net.Conn
+	ahead []byte
+}
+
+func (c *replay) Read(p []byte) (int, error) {
+	if len(c.ahead) > 0 {
+		n := copy(p, c.ahead)
+		c.ahead = c.ahead[n:]
+		return n, nil
+	}
+	return c.Conn.Read(p)
+}
+
+// CloseWrite half-closes the connection below, where it can.
+func (c *replay) CloseWrite() error { return closeWrite(c.Conn) }
+
+// raw takes the connection out of the wire for TLS, with the bytes read ahead
+// in front of it; those count as TLS's, not as the client's.
+func (w *Wire) raw() net.Conn {
+	conn := w.conn
+	if ahead := w.Buffered(); ahead > 0 {
+		conn = &replay{Conn: w.conn, ahead: bytes.Clone(w.buf[w.r:w.w])}
+		w.in.Add(-int64(ahead))
+	}
+	w.r, w.w = 0, 0
+	return conn
+}
+
+// secure puts a TLS connection over [Wire.raw] into the wire.
+func (w *Wire) secure(conn *tls.Conn) { w.conn = conn }
+
+// beginRelay frees the wire of the dialogue's deadlines.
+func (w *Wire) beginRelay() {
+	w.conn.SetDeadline(time.Time{})
+	w.relayed = true
+}
+
+// CloseWrite says that nothing more will be sent: a TLS close_notify and, where
+// the connection can, the end of the TCP stream.
+func (w *Wire) CloseWrite() error { return closeWrite(w.conn) }
+
+func closeWrite(conn net.Conn) error {
+	if c, ok := conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return nil
+}
+
+// Close closes the connection at once. A TLS connection gets no close_notify
+// here, since writing one may block on a dead peer; CloseWrite sends it.
+func (w *Wire) Close() error {
+	if c, ok := w.conn.(*tls.Conn); ok {
+		return c.NetConn().Close()
+	}
+	return w.conn.Close()
+}
+
+// transport returns the TCP connection at the bottom, or nil.
+func transport(conn net.Conn) *net.TCPConn {
+	for {
+		switch c := conn.(type) {
+		case *net.TCPConn:
+			return c
+		case *tls.Conn:
+			conn = c.NetConn()
+		case *replay:
+			conn = c.Conn
+		default:
+			return nil
+		}
+	}
+}

@@ -1,0 +1,301 @@
+package smtpfront
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"mailreeve/proxy"
+)
+
+const (
+	// backendLine bounds a line of a backend; RFC 5321 section 4.5.3.1.5 has 512.
+	backendLine = 4 << 10
+	// backendLines bounds a reply of a backend.
+	backendLines = 100
+	// commandLine is the longest command, line end included (RFC 5321 section
+	// 4.5.3.1.4); a longer initial response waits for the prompt (RFC 4954 section 4).
+	commandLine = 512
+)
+
+// peer speaks as a client to a backend.
+type peer struct {
+	wire       *proxy.Wire
+	origin     proxy.Origin
+	extensions []string // behind the first line of the reply to EHLO; nil: not known
+}
+
+// reply is one reply, of one or more lines.
+type reply struct {
+	raw   []byte // as it came
+	code  int
+	lines []string // without codes
+}
+
+func (r *reply) String() string {
+	return proxy.CleanText(strconv.Itoa(r.code) + " " + strings.Join(r.lines, " / "))
+}
+
+// read reads a reply (RFC 5321 section 4.2.1).
+func (p *peer) read() (*reply, error) {
+	r := &reply{}
+	for range backendLines {
+		line, err := p.wire.Line(backendLine)
+		if err != nil {
+			return nil, err
+		}
+		s := string(line)
+		if len(s) < 3 || len(s) > 3 && s[3] != ' ' && s[3] != '-' {
+			return nil, fmt.Errorf("the backend said %q", proxy.CleanText(s))
+		}
+		code, err := strconv.Atoi(s[:3])
+		if err != nil || code < 200 || code > 599 || r.code != 0 && code != r.code {
+			return nil, fmt.Errorf("the backend said %q", proxy.CleanText(s))
+		}
+		r.code = code
+		r.raw = append(append(r.raw, s...), "\r\n"...)
+		r.lines = append(r.lines, s[min(4, len(s)):])
+		if len(s) == 3 || s[3] == ' ' {
+			return r, nil
+		}
+	}
+	return nil, errors.New("the backend's reply does not end")
+}
+
+// ask sends a command and wants a certain code.
+func (p *peer) ask(command string, want int) (*reply, error) {
+	if err := p.wire.Say(command + "\r\n"); err != nil {
+		return nil, err
+	}
+	return p.expect(want)
+}
+
+func (p *peer) expect(want int) (*reply, error) {
+	r, err := p.read()
+	if err == nil && r.code != want {
+		err = fmt.Errorf("the backend said %q", r)
+	}
+	return r, err
+}
+
+// Greeting reads the greeting.
+func (p *peer) Greeting() error {
+	_, err := p.expect(220)
+	return err
+}
+
+// ehlo says who speaks, and learns what the backend offers.
+func (p *peer) ehlo(name string) error {
+	r, err := p.ask("EHLO "+name, 250)
+	if err != nil {
+		return fmt.Errorf("saying EHLO: %w", err)
+	}
+	p.extensions = []string{}
+	for _, line := range r.lines[1:] {
+		if line = proxy.CleanText(line); line != "" {
+			p.extensions = append(p.extensions, line)
+		}
+	}
+	return nil
+}
+
+// words returns the arguments of an extension, and whether it is offered.
+func (p *peer) words(name string) (args []string, ok bool) {
+	for _, line := range p.extensions {
+		f := strings.Fields(strings.ToUpper(strings.Replace(line, "=", " ", 1)))
+		if len(f) > 0 && f[0] == name {
+			args, ok = append(args, f[1:]...), true
+		}
+	}
+	return args, ok
+}
+
+// StartTLS asks for TLS (RFC 3207 section 4); what EHLO said is then forgotten.
+func (p *peer) StartTLS() error {
+	if err := p.ehlo(p.origin.Hostname); err != nil {
+		return err
+	}
+	if _, ok := p.words("STARTTLS"); !ok {
+		return errors.New("the backend does not offer STARTTLS")
+	}
+	p.extensions = nil
+	_, err := p.ask("STARTTLS", 220)
+	return err
+}
+
+// Offer returns the mechanisms and the lines of EHLO.
+func (p *peer) Offer() (proxy.Offer, error) {
+	if err := p.ehlo(p.origin.Hostname); err != nil {
+		return proxy.Offer{}, err
+	}
+	mechs, _ := p.words("AUTH")
+	return proxy.Offer{Mechs: mechs, Extensions: p.extensions}, nil
+}
+
+// Quit takes its leave without waiting for the answer.
+func (p *peer) Quit() { p.wire.Say("QUIT\r\n") }
+
+// Login forwards the facts and logs in. The backend hears the client's own
+// EHLO argument, since its Received line is about the client.
+func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
+	name := p.origin.Software.Hello
+	if name == "" {
+		name = p.origin.Hostname
+	}
+	if p.origin.Forward && p.origin.Client.IsValid() {
+		if err := p.ehlo(p.origin.Hostname); err != nil {
+			return nil, err
+		}
+		if err := p.forward(); err != nil {
+			return nil, fmt.Errorf("naming the client by XCLIENT: %w", err)
+		}
+	}
+	if err := p.ehlo(name); err != nil {
+		return nil, err
+	}
+	return p.login(r)
+}
+
+// login says AUTH and what the backend asks for behind it.
+func (p *peer) login(r proxy.Request) (proxy.Reply, error) {
+	mechs, _ := p.words("AUTH")
+	mech := r.Mech
+	var queue []string
+	switch {
+	case mech == "OAUTHBEARER" || mech == "XOAUTH2":
+		queue = []string{base64.StdEncoding.EncodeToString([]byte(r.Secret.Reveal()))}
+		if p.origin.Master != nil {
+			mech, queue = "PLAIN", []string{proxy.PlainResponse(r, p.origin.Master)}
+		}
+	case slices.Contains(mechs, "PLAIN") || p.origin.Master != nil || r.Authzid != "":
+		mech, queue = "PLAIN", []string{proxy.PlainResponse(r, p.origin.Master)}
+	default:
+		mech, queue = "LOGIN", []string{
+			base64.StdEncoding.EncodeToString([]byte(r.User)),
+			base64.StdEncoding.EncodeToString([]byte(r.Secret.Reveal())),
+		}
+	}
+	if !slices.Contains(mechs, mech) {
+		return nil, fmt.Errorf("the backend does not offer AUTH %s on this connection", mech)
+	}
+	command := "AUTH " + mech
+	if line := command + " " + queue[0]; mech != "LOGIN" && len(line)+2 <= commandLine {
+		command, queue = line, nil
+	}
+	if err := p.wire.Say(command + "\r\n"); err != nil {
+		return nil, err
+	}
+	var challenge []byte
+	for range 4 {
+		a, err := p.read()
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case a.code == 235:
+			return proxy.Reply(a.raw), nil
+		case a.code != 334:
+			return nil, rejection(a, challenge)
+		}
+		say := ""
+		switch {
+		case len(queue) > 0:
+			say, queue = queue[0], queue[1:]
+		default:
+			// A bearer mechanism tells its error in a challenge and wants a
+			// dummy answer (RFC 7628 section 3.2.3; Google's XOAUTH2: empty).
+			challenge, _ = base64.StdEncoding.DecodeString(a.lines[0])
+			if mech == "OAUTHBEARER" {
+				say = "AQ=="
+			}
+		}
+		if err := p.wire.Say(say + "\r\n"); err != nil {
+			return nil, err
+		}
+	}
+	return nil, errors.New("the backend asked for too much")
+}
+
+// forward names the client by XCLIENT (Postfix's XCLIENT_README): only
+// attributes that are offered, as xtext, in lines of at most 512 bytes, the
+// address last, since the right to use the command is looked at again for the
+// new address. The session then begins anew with EHLO. LOGIN is not used: the
+// backend shall check the password itself.
+func (p *peer) forward() error {
+	offered, ok := p.words("XCLIENT")
+	if !ok {
+		return errors.New("the backend does not offer it to us")
+	}
+	o := p.origin
+	var attributes []string
+	add := func(name, value string) {
+		if slices.Contains(offered, name) && value != "" {
+			attributes = append(attributes, name+"="+value)
+		}
+	}
+	add("NAME", "[UNAVAILABLE]") // else the proxy's own name would stay
+	add("PROTO", "ESMTP")
+	if hello := xtext(o.Software.Hello); len(hello) < commandLine/2 {
+		add("HELO", hello)
+	}
+	add("SESSION", o.Session)
+	if o.TLS != "" {
+		add("CLIENT-TRANSPORT", "TLS")
+	} else {
+		add("CLIENT-TRANSPORT", "insecure")
+	}
+	add("DESTNAME", xtext(o.SNI))
+	if o.Server.IsValid() {
+		add("DESTADDR", literal(o.Server.Addr().String()))
+		add("DESTPORT", strconv.Itoa(int(o.Server.Port())))
+	}
+	add("PORT", strconv.Itoa(int(o.Client.Port())))
+	add("ADDR", literal(o.Client.Addr().String()))
+	command := "XCLIENT"
+	for i, a := range attributes {
+		if command += " " + a; i < len(attributes)-1 && len(command)+1+len(attributes[i+1])+2 <= commandLine {
+			continue
+		}
+		if _, err := p.ask(command, 220); err != nil {
+			return err
+		}
+		command = "XCLIENT"
+	}
+	return nil
+}
+
+// literal marks an IPv6 address (RFC 5321 section 4.1.3).
+func literal(ip string) string {
+	if strings.Contains(ip, ":") {
+		return "IPV6:" + ip
+	}
+	return ip
+}
+
+// xtext encodes a value (RFC 3461 section 4).
+func xtext(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		if c := s[i]; c > ' ' && c < 0x7f && c != '+' && c != '=' {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "+%02X", c)
+		}
+	}
+	return b.String()
+}
+
+// rejection says what a refused AUTH means (RFC 4954 section 6).
+func rejection(r *reply, challenge []byte) *proxy.Rejection {
+	no := &proxy.Rejection{Class: proxy.Unavailable, Text: r.String(), Challenge: challenge}
+	switch r.code {
+	case 535:
+		no.Class = proxy.BadCredential
+	case 525, 550, 554:
+		no.Class = proxy.NoAccess
+	}
+	return no // 4xx is trouble, and other 5xx say that the way to the backend is set up wrongly
+}
