@@ -1,0 +1,421 @@
+// Package proxytest plays transcripts against the engine and a front, over
+// pipes and in fake time (testing/synctest). A transcript reads like the
+// protocol, and ends with what the event says:
+//
+//	S: * OK [CAPABILITY IMAP4rev1 ID ...] proxy.example ready.
+//	C: a LOGIN anna secret
+//	B< * OK [CAPABILITY IMAP4rev1] ready
+//	B: a LOGIN "anna" "secret"
+//	B< a OK done
+//	S: a OK done
+//	C! close
+//	E: action=pass end=CR reason=client_closed
+//
+// The marks, each with one space behind it:
+//
+//	C:  the client says a line        S:  the proxy says a line to the client
+//	C.  the client says bytes         S.  the proxy closes the client's connection
+//	B<  the backend says a line       B:  the proxy says a line to the backend
+//	B.  the backend says bytes        B!  next, close, tls: the next connection, an end, a TLS handshake
+//	C!  close, tls [name], wait TIME: an end, a TLS handshake, silence
+//	E:  fields of the event           #   a comment
+//
+// In "S:" and "B:" the text {...} stands for anything and {id} for a session
+// id. In "C." and "B." the text is a Go string without its quotes.
+package proxytest
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"mailreeve/events"
+	"mailreeve/policy"
+	"mailreeve/proxy"
+)
+
+// Rig is an engine with one front and scripted ends. Its listeners are named
+// "starttls" and "implicit". Fields may be changed until the first Play.
+type Rig struct {
+	Settings *proxy.Settings
+	Backend  *proxy.Backend
+	Engine   *proxy.Engine
+	Client   string // the client's address
+	Logs     *observer.ObservedLogs
+
+	t        testing.TB
+	backends chan net.Conn
+	events   chan *events.Session
+
+	mu      sync.Mutex
+	refuses error // of the backend's dialer
+}
+
+// Hosts of the rig's brand, by front.
+var Hosts = map[string]string{"imap": "imap.test.example", "pop3": "pop.test.example", "submission": "smtp.test.example"}
+
+// New makes a rig, inside a bubble of [synctest.Test]. The probe is a script
+// ("B:", "B<" lines) that is played on the connection by which the engine asks
+// the backend what it offers.
+func New(t testing.TB, front *proxy.Front, probe string) *Rig {
+	t.Helper()
+	core, logs := observer.New(zap.DebugLevel)
+	r := &Rig{t: t, Client: "192.0.2.7:40000", Logs: logs, backends: make(chan net.Conn), events: make(chan *events.Session, 16)}
+	r.Backend = &proxy.Backend{
+		Front: front, Addresses: []string{"backend.test:1"}, Connect: 5 * time.Second, Login: 30 * time.Second,
+		Hostname: "proxy.test.example", TLS: &tls.Config{InsecureSkipVerify: true},
+	}
+	asked := false
+	r.Backend.Dialer = func(ctx context.Context, _ string) (net.Conn, error) {
+		r.mu.Lock()
+		err, first := r.refuses, !asked
+		asked = true
+		r.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
+		ours, theirs := net.Pipe()
+		if first {
+			go r.answer(theirs, probe)
+			return ours, nil
+		}
+		select {
+		case r.backends <- theirs:
+			return ours, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(r.Backend.Connect):
+			return nil, errors.New("the script expects no connection to the backend")
+		}
+	}
+	brand := &proxy.Brand{
+		Name: "test", Language: proxy.German, Help: "https://h.test.example/a1", Legacy: []string{"*.old.example"},
+		Hosts: map[string][]string{}, Backends: map[string]*proxy.Backend{front.Name: r.Backend},
+	}
+	for name, host := range Hosts {
+		brand.Hosts[name] = []string{host}
+	}
+	r.Settings = &proxy.Settings{
+		Hostname: "proxy.test.example", Brands: []*proxy.Brand{brand}, Policy: policy.Enforced(),
+		Limits: proxy.Limits{Line: 8 << 10, Literal: 4 << 10, Token: 12 << 10, Memory: 64 << 10, BadCommands: 10, Logins: 6},
+		Times: proxy.Times{Handshake: 30 * time.Second, Login: 3 * time.Minute,
+			Idle: map[string]time.Duration{front.Name: 31 * time.Minute}},
+		Certificate: func(*tls.ClientHelloInfo, string) (*tls.Certificate, error) { return certificate(), nil },
+		Listeners: []*proxy.Listener{
+			{Name: "starttls", Front: front, ServeHello: true},
+			{Name: "implicit", Front: front, Implicit: true},
+		},
+	}
+	r.Engine = &proxy.Engine{Log: zap.New(core), Events: r}
+	return r
+}
+
+// Record keeps events for the script.
+func (r *Rig) Record(e *events.Session) error {
+	copied := *e
+	r.events <- &copied
+	return nil
+}
+
+// Unreachable makes connections to the backend fail from now on, or with nil succeed.
+func (r *Rig) Unreachable(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refuses = err
+}
+
+// answer plays the backend's side of the probe.
+func (r *Rig) answer(conn net.Conn, script string) {
+	defer conn.Close()
+	e := &end{t: r.t, name: "probe", conn: conn, reader: bufio.NewReader(conn)}
+	for _, l := range parse(r.t, script) {
+		switch l.mark {
+		case "B<":
+			e.say(l.text + "\r\n")
+		case "B:":
+			e.want(l.text)
+		case "B!":
+			e.tls(true, "")
+		}
+	}
+	io.Copy(io.Discard, e.conn) // QUIT
+}
+
+// Play runs a transcript against a listener.
+func (r *Rig) Play(listener, script string) {
+	r.t.Helper()
+	r.Apply()
+	r.t.Cleanup(func() { r.Engine.Shutdown(0, 0) })
+	ours, theirs := net.Pipe()
+	client := &end{t: r.t, name: "client", conn: ours, reader: bufio.NewReader(ours)}
+	remote := addr(r.Client)
+	if err := r.Engine.ServeConn(listener, &addressed{Conn: theirs, remote: remote, local: addr("198.51.100.1:143")}); err != nil {
+		r.t.Fatal(err)
+	}
+	var backend *end
+	for _, l := range parse(r.t, script) {
+		client.line, client.at = l.raw, l.at
+		if strings.HasPrefix(l.mark, "B") && (backend == nil || l.mark == "B!" && l.text == "next") {
+			backend = r.next(l)
+			if l.text == "next" {
+				continue
+			}
+		}
+		if backend != nil {
+			backend.line, backend.at = l.raw, l.at
+		}
+		switch l.mark {
+		case "C:":
+			client.say(l.text + "\r\n")
+		case "C.":
+			client.say(unquote(r.t, l.text))
+		case "S:":
+			client.want(l.text)
+		case "S.":
+			client.wantEnd()
+		case "C!":
+			client.do(l.text)
+		case "B<":
+			backend.say(l.text + "\r\n")
+		case "B.":
+			backend.say(unquote(r.t, l.text))
+		case "B:":
+			backend.want(l.text)
+		case "B!":
+			if l.text == "tls" {
+				backend.tls(true, "")
+			} else {
+				backend.conn.Close()
+			}
+		case "E:":
+			r.event(l)
+		default:
+			r.t.Fatalf("line %d: %q has no known mark", l.at, l.raw)
+		}
+	}
+	ours.Close()
+	if backend != nil {
+		backend.conn.Close()
+	}
+}
+
+// Apply hands the settings to the engine; Play does so too.
+func (r *Rig) Apply() {
+	r.t.Helper()
+	if err := r.Engine.Apply(r.Settings); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// next waits for the proxy to connect to the backend.
+func (r *Rig) next(l line) *end {
+	r.t.Helper()
+	select {
+	case conn := <-r.backends:
+		return &end{t: r.t, name: "backend", conn: conn, reader: bufio.NewReader(conn)}
+	case <-time.After(10 * time.Second):
+		r.t.Fatalf("line %d (%s): the proxy did not connect to the backend", l.at, l.raw)
+		return nil
+	}
+}
+
+// event compares fields of the next event with "name=value" words; a value is
+// as in JSON without quotes, and "name=" means that the field is left out.
+func (r *Rig) event(l line) {
+	r.t.Helper()
+	var e *events.Session
+	select {
+	case e = <-r.events:
+	case <-time.After(24 * time.Hour):
+		r.t.Fatalf("line %d: the session has no event", l.at)
+	}
+	encoded, err := events.Encode(e)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	fields := map[string]any{}
+	if err := json.Unmarshal(encoded, &fields); err != nil {
+		r.t.Fatal(err)
+	}
+	for _, word := range strings.Fields(l.text) {
+		name, want, _ := strings.Cut(word, "=")
+		got := ""
+		if v, ok := fields[name]; ok {
+			got = fmt.Sprint(v)
+		}
+		if got = strings.ReplaceAll(got, " ", "_"); got != want {
+			r.t.Errorf("line %d: event has %s=%s, want %s\n%s", l.at, name, got, want, encoded)
+		}
+	}
+}
+
+// line is one line of a script.
+type line struct {
+	at              int
+	raw, mark, text string
+}
+
+func parse(t testing.TB, script string) (lines []line) {
+	t.Helper()
+	for i, raw := range strings.Split(script, "\n") {
+		raw = strings.TrimLeft(raw, " \t")
+		if raw == "" || raw[0] == '#' {
+			continue
+		}
+		mark, text, _ := strings.Cut(raw, " ")
+		lines = append(lines, line{i + 1, raw, mark, text})
+	}
+	return lines
+}
+
+func unquote(t testing.TB, s string) string {
+	t.Helper()
+	u, err := strconv.Unquote(`"` + s + `"`)
+	if err != nil {
+		t.Fatalf("%s: %v", s, err)
+	}
+	return u
+}
+
+// end is one scripted end of a connection.
+type end struct {
+	t      testing.TB
+	name   string
+	line   string
+	at     int
+	conn   net.Conn
+	reader *bufio.Reader
+}
+
+// patience is longer than any limit of the proxy's, in fake time.
+const patience = 2 * time.Hour
+
+func (e *end) say(text string) {
+	e.t.Helper()
+	e.conn.SetWriteDeadline(time.Now().Add(patience))
+	if _, err := io.WriteString(e.conn, text); err != nil {
+		e.t.Fatalf("line %d (%s): the %s cannot say it: %v", e.at, e.line, e.name, err)
+	}
+}
+
+var idPattern = regexp.MustCompile(`^[0-9A-HJKMNP-TV-Z]{12}$`)
+
+func (e *end) want(want string) {
+	e.t.Helper()
+	e.conn.SetReadDeadline(time.Now().Add(patience))
+	got, err := e.reader.ReadString('\n')
+	if err != nil {
+		e.t.Fatalf("line %d: the %s heard %q and %v, want %q", e.at, e.name, got, err, want)
+	}
+	if got, ok := strings.CutSuffix(got, "\r\n"); !ok || !matches(want, got) {
+		e.t.Fatalf("line %d: the %s heard\n\t%q, want\n\t%q", e.at, e.name, got, want)
+	}
+}
+
+// matches compares a line with a pattern of literal text, {...} and {id}.
+func matches(want, got string) bool {
+	pattern := regexp.QuoteMeta(want)
+	pattern = strings.ReplaceAll(pattern, regexp.QuoteMeta("{...}"), ".*")
+	pattern = strings.ReplaceAll(pattern, regexp.QuoteMeta("{id}"), strings.Trim(idPattern.String(), "^$"))
+	return regexp.MustCompile("^(?s:" + pattern + ")$").MatchString(got)
+}
+
+func (e *end) wantEnd() {
+	e.t.Helper()
+	e.conn.SetReadDeadline(time.Now().Add(patience))
+	rest, err := io.ReadAll(e.reader)
+	if len(rest) > 0 || err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		e.t.Fatalf("line %d: the %s heard %q and %v, want the end", e.at, e.name, rest, err)
+	}
+}
+
+func (e *end) do(what string) {
+	e.t.Helper()
+	verb, argument, _ := strings.Cut(what, " ")
+	switch verb {
+	case "close":
+		e.conn.Close()
+	case "wait":
+		d, err := time.ParseDuration(argument)
+		if err != nil {
+			e.t.Fatal(err)
+		}
+		time.Sleep(d)
+		synctest.Wait()
+	case "tls":
+		e.tls(false, argument)
+	default:
+		e.t.Fatalf("line %d: nobody knows how to %s", e.at, verb)
+	}
+}
+
+// tls does a handshake; a client names the server where the script does.
+func (e *end) tls(server bool, name string) {
+	e.t.Helper()
+	if n := e.reader.Buffered(); n > 0 {
+		e.t.Fatalf("line %d: %d bytes came in clear before TLS", e.at, n)
+	}
+	var conn *tls.Conn
+	if server {
+		conn = tls.Server(e.conn, &tls.Config{Certificates: []tls.Certificate{*certificate()}})
+	} else {
+		conn = tls.Client(e.conn, &tls.Config{ServerName: name, InsecureSkipVerify: true})
+	}
+	if err := conn.HandshakeContext(context.Background()); err != nil {
+		e.t.Fatalf("line %d: TLS: %v", e.at, err)
+	}
+	e.conn, e.reader = conn, bufio.NewReader(conn)
+}
+
+// addressed gives a pipe the addresses of a TCP connection.
+type addressed struct {
+	net.Conn
+	remote, local net.Addr
+}
+
+func (a *addressed) RemoteAddr() net.Addr { return a.remote }
+func (a *addressed) LocalAddr() net.Addr  { return a.local }
+
+func addr(s string) net.Addr {
+	a, err := net.ResolveTCPAddr("tcp", s)
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
+
+// certificate is one for every name, made once.
+var certificate = sync.OnceValue(func() *tls.Certificate {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"},
+		NotBefore: time.Unix(0, 0), NotAfter: time.Now().AddDate(10, 0, 0), DNSNames: []string{"*.test.example"}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		panic(err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+})
