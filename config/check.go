@@ -1,0 +1,371 @@
+package config
+
+import (
+	"cmp"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"mailreeve/certs"
+)
+
+// Check looks at what Parse cannot see in a single value: what values say together, and the files that they name. It reads these files
+// but changes nothing and uses no network. at is the time at which certificates must be valid; the zero time leaves that out, for a
+// program that would rather run with an expired certificate than not at all.
+func (c *Config) Check(at time.Time) Problems {
+	k := &checker{Config: c, at: c.source}
+	if k.at == nil { // made by a program, not read from a file
+		k.at = &Source{}
+	}
+	k.brands()
+	k.hosts()
+	k.listeners()
+	k.routes()
+	for _, b := range k.allBackends() {
+		k.backend(b)
+	}
+	k.limits()
+	k.certificates(at)
+	return k.problems.sorted()
+}
+
+// checker is the state of one Check. Each of its methods looks at one part of the file.
+type checker struct {
+	*Config
+	at       *Source
+	problems Problems
+}
+
+// fail records an error at a key.
+func (k *checker) fail(key, message, cure string) {
+	k.problems = append(k.problems, k.at.Problem(Error, key, message, cure))
+}
+
+// warn records a warning at a key.
+func (k *checker) warn(key, message, cure string) {
+	k.problems = append(k.problems, k.at.Problem(Warning, key, message, cure))
+}
+
+// unique returns a function that records an error for a value that was there before, and says whether it was.
+func (k *checker) unique(what, cure string) func(key, value string) bool {
+	first := map[string]string{}
+	return func(key, value string) bool {
+		before, ok := first[value]
+		if ok {
+			k.fail(key, quote(value)+" is the "+what+" of "+before+" already", cure)
+		} else {
+			first[value] = parent(key)
+		}
+		return ok
+	}
+}
+
+// brands looks at the brands themselves.
+func (k *checker) brands() {
+	if len(k.Brands) == 0 {
+		k.fail("brands", "there is none", "add one, as in the example")
+	}
+	name := k.unique("name", "choose another")
+	for i, b := range k.Brands {
+		name(child(element("brands", i), "name"), string(b.Name))
+	}
+}
+
+// hosts looks for names that would not tell which brand is meant, or what a name is.
+func (k *checker) hosts() {
+	brands := map[string]int{} // host name or pattern to the brand that has it
+	canonical := map[string]string{}
+	claim := func(key, host string, brand int) bool {
+		other, taken := brands[host]
+		if !taken {
+			brands[host] = brand
+			return true
+		}
+		if other != brand {
+			k.fail(key, fmt.Sprintf("%s belongs to the brand %s already", quote(host), quote(string(k.Brands[other].Name))), "leave it in one of the two: the name tells the brand")
+		}
+		return other == brand
+	}
+	each := func(of func(i int, key string, b *Brand)) {
+		for i := range k.Brands {
+			of(i, element("brands", i), &k.Brands[i])
+		}
+	}
+	each(func(i int, key string, b *Brand) {
+		for _, p := range Protocols {
+			list := child(child(key, "hosts"), string(p))
+			if hosts, ok := b.Hosts[p]; ok && len(hosts) == 0 {
+				k.fail(list, "the list is empty", "name a host, or leave the protocol out")
+			}
+			for j, host := range b.Hosts[p] {
+				at := element(list, j)
+				if slices.Index(b.Hosts[p], host) < j {
+					k.fail(at, quote(string(host))+" stands twice in the list", "leave one of them")
+				} else if claim(at, string(host), i) {
+					canonical[string(host)] = at
+				}
+			}
+		}
+	})
+	each(func(i int, key string, b *Brand) {
+		for j, pattern := range b.Legacy {
+			at := element(child(key, "legacy"), j)
+			if where := canonical[string(pattern)]; where != "" {
+				k.fail(at, fmt.Sprintf("%s is a canonical name in %s", quote(string(pattern)), where), "leave it in one of the two")
+			} else if slices.Index(b.Legacy, pattern) < j {
+				k.fail(at, quote(string(pattern))+" stands twice in the list", "leave one of them")
+			} else {
+				claim(at, string(pattern), i)
+			}
+		}
+	})
+}
+
+// listeners looks at the listeners, each and among each other.
+func (k *checker) listeners() {
+	if len(k.Listeners) == 0 {
+		k.fail("listeners", "there is none", "add one, as in the example")
+	}
+	name := k.unique("name", "choose another")
+	for i, l := range k.Listeners {
+		key := element("listeners", i)
+		name(child(key, "name"), string(l.Name))
+		k.listenAddress(i)
+		if l.WrongPort != "" && l.TLS != STARTTLS {
+			k.fail(child(key, "wrong_port"), "it means something with tls: starttls only", "leave it out")
+		}
+		if k.Brand(l.Brand) == nil {
+			k.fail(child(key, "brand"), "there is no brand "+quote(string(l.Brand)), k.knownBrands(l.Brand))
+		} else if len(k.Brand(l.Brand).Hosts[l.Protocol]) == 0 {
+			k.fail(child(key, "brand"), fmt.Sprintf("the brand %s has no host name for %s", quote(string(l.Brand)), l.Protocol), "add one to its hosts, or name another brand")
+		}
+		for j, network := range l.ProxyProtocol {
+			if network.Bits() == 0 {
+				k.warn(element(child(key, "proxy_protocol"), j), "every client must send a PROXY header, and may claim any address in it", "name the networks of the load balancers")
+			}
+		}
+	}
+}
+
+// knownBrands suggests a brand.
+func (k *checker) knownBrands(given Name) string {
+	var names []string
+	for _, b := range k.Brands {
+		names = append(names, string(b.Name))
+	}
+	return suggest(string(given), names)
+}
+
+// listenAddress looks at the address of a listener, and whether one before it has taken it. A wildcard takes the port of every
+// address: package net listens on both families then.
+func (k *checker) listenAddress(i int) {
+	key := child(element("listeners", i), "address")
+	ip, port, ok := listenIP(k.Listeners[i].Address)
+	if !ok {
+		k.fail(key, quote(k.Listeners[i].Address.Host)+" is a host name", "write one of this machine's IP addresses, or none for all")
+		return
+	}
+	if port == 0 {
+		return // each gets a free port of its own
+	}
+	for j := range i {
+		other, otherPort, ok := listenIP(k.Listeners[j].Address)
+		if ok && port == otherPort && (ip == other || ip.IsUnspecified() || other.IsUnspecified()) {
+			k.fail(key, fmt.Sprintf("%s has %s already", element("listeners", j), k.Listeners[j].Address), "choose another address or port")
+			return
+		}
+	}
+}
+
+// listenIP is the address of a listener, if it is one.
+func listenIP(a Address) (ip netip.Addr, port int, ok bool) {
+	if a.Host == "" {
+		return netip.IPv6Unspecified(), a.Port, true
+	}
+	ip, ok = a.IP()
+	return ip, a.Port, ok
+}
+
+// routes looks whether each brand that a client can reach has a backend, and whether what is there is used.
+func (k *checker) routes() {
+	for _, p := range Protocols {
+		listens := slices.ContainsFunc(k.Listeners, func(l Listener) bool { return l.Protocol == p })
+		for i := range k.Brands {
+			b := &k.Brands[i]
+			if len(b.Hosts[p]) == 0 {
+				continue
+			}
+			key := child(child(element("brands", i), "hosts"), string(p))
+			switch {
+			case !listens:
+				k.warn(key, "no listener speaks "+string(p), "add a listener, or leave the names out")
+			case k.Backend(b, p) == nil:
+				k.fail(key, "there is no backend for "+string(p), "add one to backends")
+			}
+		}
+	}
+}
+
+// backend looks at one backend.
+func (k *checker) backend(b placedBackend) {
+	if len(b.Addresses) == 0 {
+		k.fail(child(b.key, "addresses"), "there is none", "add one, like 10.0.0.5:143")
+	}
+	for i, a := range b.Addresses {
+		key := element(child(b.key, "addresses"), i)
+		switch {
+		case a.Host == "":
+			k.fail(key, "the host is missing", "write one like 10.0.0.5:143")
+		case a.Port == 0:
+			k.fail(key, "no server listens on port 0", "write the backend's port")
+		case b.TLS == Off && !isInside(a):
+			k.warn(key, "passwords go to "+a.Host+" without encryption, and it is not seen to be a private address", "write tls: starttls, or a private IP address")
+		}
+	}
+	verify := child(b.key, "verify")
+	switch {
+	case b.TLS == Off && (b.Verify == VerifyPins || len(b.Pins) > 0 || b.CA != ""):
+		k.fail(child(b.key, "tls"), "without TLS there is no certificate to check", "write tls: starttls, or leave ca, pins and verify out")
+	case b.Verify == VerifyPins && len(b.Pins) == 0:
+		k.fail(verify, "there are no pins", "add the backend's pin to pins, or write verify: full")
+	case b.Verify == VerifyNone && (len(b.Pins) > 0 || b.CA != ""):
+		k.fail(verify, "pins and ca would not be looked at", "leave verify out, or leave them out")
+	case b.Verify == VerifyNone && b.TLS != Off:
+		k.warn(verify, "whoever stands between here and the backend can read every password", "write verify: pins and the backend's pin")
+	}
+	if b.CA != "" {
+		k.authorities(child(b.key, "ca"), b.CA)
+	}
+	for i, f := range b.Forward {
+		key := element(child(b.key, "forward"), i)
+		switch {
+		case f == ForwardID && b.protocol != IMAP:
+			k.fail(key, fmt.Sprintf("there is no ID in %s", b.protocol), "write proxy or xclient")
+		case f == ForwardXCLIENT && b.protocol == IMAP:
+			k.fail(key, "there is no XCLIENT in imap", "write proxy or id")
+		case slices.Index(b.Forward, f) < i:
+			k.fail(key, string(f)+" stands twice in the list", "leave one of them")
+		}
+	}
+	if b.Master != nil {
+		if _, err := b.Master.Password(); err != nil {
+			k.file(child(child(b.key, "master"), "password_file"), err)
+		}
+	}
+}
+
+// isInside says whether nobody but the provider can be expected on the way to an address. Of a name with dots that cannot be said
+// without asking the DNS, except for those under .internal, which is reserved for this.
+func isInside(a Address) bool {
+	if ip, ok := a.IP(); ok {
+		return ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast()
+	}
+	return !strings.Contains(a.Host, ".") || strings.HasSuffix(a.Host, ".internal")
+}
+
+// authorities looks whether a file has certificates of authorities.
+func (k *checker) authorities(key, file string) {
+	data, err := readFile(file, maxFile)
+	if err != nil {
+		k.file(key, err)
+	} else if !x509.NewCertPool().AppendCertsFromPEM(data) {
+		k.fail(key, file+" holds no certificate", "name a PEM file that holds one (-----BEGIN CERTIFICATE-----)")
+	}
+}
+
+// file records that a file could not be used.
+func (k *checker) file(key string, err error) {
+	message, cure := explain(err)
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		message = path.Path + " cannot be read: " + path.Err.Error()
+	}
+	k.fail(key, message, cmp.Or(cure, "correct the path, or let the program's user read it"))
+}
+
+// limits looks at limits that limit each other.
+func (k *checker) limits() {
+	l := k.Limits
+	for _, s := range []struct {
+		key  string
+		size Size
+	}{{"line", l.Line}, {"literal", l.Literal}, {"token", l.Token}} {
+		if s.size > l.Memory {
+			k.fail(child("limits", s.key), "it is more than limits.memory, which holds it", "raise memory, or lower this")
+		}
+	}
+	if l.PerAddress > l.Connections {
+		k.fail("limits.per_address", "it is more than limits.connections, so one address could take all", "lower it")
+	}
+	if l.HandshakeTimeout > l.LoginTimeout {
+		k.fail("limits.handshake_timeout", "it is more than limits.login_timeout, which begins earlier", "lower it")
+	}
+	if k.Drain.Goodbye > k.Drain.Deadline {
+		k.fail("drain.goodbye", "it is more than drain.deadline, which cuts it short", "lower it")
+	}
+}
+
+// certificates loads the certificates, and looks whether there is one for every canonical name.
+func (k *checker) certificates(at time.Time) {
+	var good []certs.Pair
+	file := k.unique("certificate", "leave one of them")
+	for i, f := range k.Certificates.Files {
+		key := element("certificates.files", i)
+		pair := certs.Pair{Cert: f.Cert, Key: f.Key}
+		if file(child(key, "cert"), f.Cert) {
+			continue
+		}
+		store, err := certs.Load([]certs.Pair{pair})
+		if err == nil && !at.IsZero() {
+			err = store.List()[0].Check(at)
+		}
+		if bad := new(certs.Error); errors.As(err, &bad) {
+			part := "cert"
+			if f.Key != "" && bad.File == f.Key {
+				part = "key"
+			}
+			k.fail(child(key, part), bad.File+": "+bad.Problem(), bad.Cure)
+		}
+		if store != nil {
+			good = append(good, pair)
+			k.keyMode(key, f)
+		}
+	}
+	store, err := certs.Load(good)
+	if err != nil {
+		k.fail("certificates", err.Error(), "leave the files alone while they are checked")
+		return
+	}
+	if len(good) < len(k.Certificates.Files) {
+		return // what is not covered is told better when all can be loaded
+	}
+	told := map[Host]bool{}
+	for i, b := range k.Brands {
+		for _, p := range Protocols {
+			for j, host := range b.Hosts[p] {
+				if !store.Covers(string(host)) && !told[host] {
+					told[host] = true
+					key := element(child(child(element("brands", i), "hosts"), string(p)), j)
+					k.fail(key, "no certificate is for "+string(host), "order one that names it, and add it to certificates")
+				}
+			}
+		}
+	}
+}
+
+// keyMode warns of a private key that everybody on the machine can read.
+func (k *checker) keyMode(key string, f CertificateFiles) {
+	part, path := "key", f.Key
+	if path == "" {
+		part, path = "cert", f.Cert
+	}
+	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o007 != 0 {
+		k.warn(child(key, part), fmt.Sprintf("everybody on this machine has rights to the private key (mode %04o)", info.Mode().Perm()), "chmod o= "+path)
+	}
+}

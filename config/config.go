@@ -1,0 +1,291 @@
+// Package config is the configuration file mailreeve.yaml: its types, defaults, checks, JSON Schema and example.
+//
+// [Load] reads a file and refuses what is not right in itself: unknown and repeated keys, wrong types, unknown words, numbers out
+// of bounds. [Config.Check] then looks at what the values say together and at the files that they name. Both tell
+// every problem that they find, with file, line, column, key and cure. A configuration that both accept can
+// be put in force without a question left; so a reload is Load, Check, and the swap of one pointer.
+//
+// The `yaml`, `doc`, `default`, `min` and `max` tags of the types are all that is written down about a key. The decoder works by
+// them, and the files mailreeve.v1.schema.json and mailreeve.example.yaml are made from them; a test compares.
+// [Decode], [Schema] and [Example] know nothing of this file, so that the policy file is read by the same ones.
+//
+// # Standards
+//
+// YAML 1.2, of which anchors, tags, merge keys and several documents are left out; JSON Schema 2020-12. Floors of timeouts are those of
+// RFC 9051 section 5.4, RFC 1939 section 3 and RFC 5321 section 4.5.3.2.7, each named at its key.
+//
+// # Roads not taken
+//
+// The YAML library can decode into structs itself and refuse unknown keys, but its errors know no key and no cure, and
+// it takes "yes" for a bool and 010 for 8. Validation by the JSON Schema would say only that some pattern does not match; the
+// schema is for editors.
+//
+// There is no inclusion of other files, no environment variable and no template in the file: what is in force is what can be read.
+//
+// Zero never means "no limit": a limit that is left out has its default, and 0 is out of bounds, because whoever takes a
+// limit away should have to say how high he wants it.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+//go:generate go test -run ^TestGenerated$ -update
+
+// Config is the whole file. As in all types of this package, the doc tags say what each key means.
+type Config struct {
+	Version      int                   `yaml:"version" required:"true" min:"1" max:"1" example:"1" doc:"Version of the form of this file."`
+	Hostname     Host                  `yaml:"hostname" off:"mail.example.org" doc:"Name that the proxy says in greetings, and in EHLO towards the backend. Default: the machine's own name."`
+	Brands       []Brand               `yaml:"brands" required:"true" doc:"The brands: sets of host names with their texts and help page. There is at least one."`
+	Listeners    []Listener            `yaml:"listeners" required:"true" doc:"The sockets on which clients are served. There is at least one." more:"{ address: ':143', protocol: imap, tls: starttls }\n{ address: ':995', protocol: pop3, tls: implicit }\n{ address: ':110', protocol: pop3, tls: starttls }\n{ address: ':465', protocol: submission, tls: implicit }\n{ address: ':587', protocol: submission, tls: starttls }"`
+	Certificates Certificates          `yaml:"certificates" doc:"The certificates that clients are shown. Every canonical host name needs one."`
+	Backends     map[Protocol]*Backend `yaml:"backends" key:"imap" doc:"The servers behind the proxy, one entry per protocol." more:"pop3: { addresses: ['10.0.0.5:110'], tls: off }\nsubmission: { addresses: ['10.0.0.6:587'], tls: off }"`
+	Limits       Limits                `yaml:"limits" doc:"What clients may use up. Sizes are written with B, KiB, MiB or GiB, durations with s, m, h or d."`
+	Drain        Drain                 `yaml:"drain" doc:"How the proxy ends on SIGTERM."`
+	Events       Events                `yaml:"events" doc:"The event log: one line per session, with account and address, for reports and for explaining refusals."`
+	Log          Log                   `yaml:"log" doc:"The operators' log, on standard error."`
+
+	source *Source
+}
+
+// Brand is one set of host names, texts and help pages.
+type Brand struct {
+	Name     Name                  `yaml:"name" required:"true" example:"example" doc:"Name of the brand in policies and events."`
+	Language Language              `yaml:"language" default:"de" doc:"Language of refusals."`
+	Help     HelpURL               `yaml:"help" required:"true" example:"https://help.example.org/mail" doc:"Help page that refusals name. An https address in ASCII of at most 60 characters."`
+	Hosts    map[Protocol][]Host   `yaml:"hosts" required:"true" example:"{ imap: [imap.example.org], pop3: [pop.example.org], submission: [smtp.example.org] }" doc:"Canonical host names by protocol, the recommended one first. A protocol may be left out, a name may serve several protocols, but it belongs to one brand only."`
+	Legacy   []Pattern             `yaml:"legacy" off:"[mail.example.org, '*.old.example.org']" doc:"Old host names that clients may still use: whole names, or *.suffix."`
+	Backends map[Protocol]*Backend `yaml:"backends" off:"{ imap: { addresses: ['10.0.1.5:143'], tls: off } }" doc:"Backends of this brand alone, in the form of the backends below; a protocol that is left out here is taken from there."`
+}
+
+// Listener is a socket and its protocol.
+type Listener struct {
+	Name          Name           `yaml:"name" off:"imap-993" doc:"Name of the listener in policies and events; unique. Default: protocol and port, like imap-993."`
+	Address       Address        `yaml:"address" required:"true" example:"':993'" doc:"IP address and port; without an address, all of this machine."`
+	Protocol      Protocol       `yaml:"protocol" required:"true" example:"imap" doc:"What clients speak here."`
+	TLS           ListenerTLS    `yaml:"tls" required:"true" example:"implicit" doc:"How encryption begins. With starttls the policy says what becomes of clients that do not begin it."`
+	Brand         Name           `yaml:"brand" off:"example" doc:"Brand of clients that send no host name, or one of no brand. Default: the first brand."`
+	ProxyProtocol []netip.Prefix `yaml:"proxy_protocol" off:"[10.0.0.0/24]" doc:"Networks, of load balancers, that must send a PROXY header (version 1 or 2) first. Nobody else may."`
+	WrongPort     WrongPort      `yaml:"wrong_port" off:"serve" doc:"For tls: starttls only: what becomes of a client that begins TLS at once, because it is set to SSL. Default: serve."`
+}
+
+// Certificates says where certificates come from.
+type Certificates struct {
+	Files []CertificateFiles `yaml:"files" doc:"Certificates in PEM files. A name may have several, for example ECDSA and RSA. Paths in this file are relative to the directory of this file."`
+}
+
+// CertificateFiles are the files of one certificate.
+type CertificateFiles struct {
+	Cert string `yaml:"cert" required:"true" example:"mail.pem" doc:"The certificate, and after it its intermediate authorities."`
+	Key  string `yaml:"key" off:"mail.key" doc:"The private key. Default: it stands in the same file."`
+}
+
+// Backend is the server behind the proxy for one protocol.
+type Backend struct {
+	Addresses      []Address     `yaml:"addresses" required:"true" example:"['10.0.0.5:143']" doc:"Hosts and ports, tried in this order."`
+	TLS            BackendTLS    `yaml:"tls" default:"starttls" example:"off" doc:"How encryption towards the backend begins."`
+	CA             string        `yaml:"ca" off:"ca.pem" doc:"PEM file of the authorities that the backend's certificate must come from. Default: those of the system."`
+	ServerName     Host          `yaml:"name" off:"imap.internal" doc:"Host name that the certificate must have. Default: the host of the address."`
+	Pins           []Pin         `yaml:"pins" off:"['sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=']" doc:"SHA-256 of public keys, of which the certificate must have one. So a successor can be named in advance."`
+	Verify         Verify        `yaml:"verify" default:"full" doc:"How the certificate is checked. full: chain, name, and one of the pins if there are any; pins: one of the pins only; none: not at all."`
+	ConnectTimeout time.Duration `yaml:"connect_timeout" default:"5s" min:"100ms" max:"2m" doc:"Time for the connection to one address."`
+	LoginTimeout   time.Duration `yaml:"login_timeout" default:"30s" min:"1s" max:"5m" doc:"Time for the greeting, for TLS, and for each reply until the login is done."`
+	Forward        []Forward     `yaml:"forward" off:"[id]" doc:"How the backend learns the client's address. proxy: PROXY header version 2; id: IMAP ID, imap only; xclient: pop3 and submission only. Default: not at all."`
+	Master         *Master       `yaml:"master" off:"{ user: proxy, password_file: master.secret }" doc:"Log in as this user by SASL PLAIN, with the customer as authorization identity. Default: with the customer's own credentials."`
+}
+
+// Master is a user who may log in as any customer.
+type Master struct {
+	User         string `yaml:"user" required:"true" example:"proxy" doc:"Name of the master user."`
+	PasswordFile string `yaml:"password_file" required:"true" example:"master.secret" doc:"File with the password on its one line. Nobody but its owner may have rights to it."`
+}
+
+// Limits bound what clients may use up.
+type Limits struct {
+	Connections      int           `yaml:"connections" default:"20000" min:"1" max:"10000000" doc:"Sessions in total."`
+	PerAddress       int           `yaml:"per_address" default:"100" min:"1" max:"10000000" doc:"Sessions from one IPv4 address or one IPv6 /64. Whole offices come from one address."`
+	HandshakeTimeout time.Duration `yaml:"handshake_timeout" default:"30s" min:"1s" max:"5m" doc:"Time for the TLS handshake."`
+	LoginTimeout     time.Duration `yaml:"login_timeout" default:"3m" min:"10s" max:"30m" doc:"Time from the connection to the login. Dovecot gives 3m."`
+	BadCommands      int           `yaml:"bad_commands" default:"10" min:"1" max:"1000" doc:"Commands that are unknown or out of place before the session ends."`
+	Logins           int           `yaml:"logins" default:"6" min:"1" max:"1000" doc:"Attempts to log in in one session."`
+	Line             Size          `yaml:"line" default:"8KiB" min:"512B" max:"1MiB" doc:"One command line. RFC 5321 section 4.5.3.1.4 asks for 512B at least, RFC 7162 section 4 advises 8KiB for IMAP."`
+	Literal          Size          `yaml:"literal" default:"4KiB" min:"256B" max:"1MiB" doc:"One IMAP literal before login. RFC 7888 section 5 has 4KiB for LITERAL-."`
+	Token            Size          `yaml:"token" default:"12KiB" min:"1KiB" max:"1MiB" doc:"One line of a SASL exchange. RFC 4954 section 4 has 12KiB."`
+	Memory           Size          `yaml:"memory" default:"64KiB" min:"4KiB" max:"16MiB" doc:"What a session may hold in all before login."`
+	Idle             Idle          `yaml:"idle" doc:"Silence after the login that ends a session."`
+}
+
+// Idle is the silence that ends a session after login.
+type Idle struct {
+	IMAP       time.Duration `yaml:"imap" default:"40m" min:"31m" max:"1d" doc:"RFC 9051 section 5.4 forbids less than 30m; a client that wakes up at 30m shall not be late."`
+	POP3       time.Duration `yaml:"pop3" default:"15m" min:"10m" max:"1d" doc:"RFC 1939 section 3 forbids less than 10m."`
+	Submission time.Duration `yaml:"submission" default:"15m" min:"5m" max:"1d" doc:"RFC 5321 section 4.5.3.2.7 forbids less than 5m."`
+}
+
+// For is the silence for a protocol.
+func (i Idle) For(p Protocol) time.Duration {
+	switch p {
+	case IMAP:
+		return i.IMAP
+	case POP3:
+		return i.POP3
+	}
+	return i.Submission
+}
+
+// Drain says how the program ends.
+type Drain struct {
+	Goodbye  time.Duration `yaml:"goodbye" default:"20s" min:"0s" max:"1h" doc:"Time over which idle sessions are told goodbye, so that not all clients return at once."`
+	Deadline time.Duration `yaml:"deadline" default:"60s" min:"1s" max:"1d" doc:"Time after which everything is cut."`
+}
+
+// Events says where events go.
+type Events struct {
+	File string        `yaml:"file" default:"events.jsonl" doc:"File of the events, in JSON lines."`
+	Keep time.Duration `yaml:"keep" default:"7d" min:"1h" max:"3650d" doc:"Age at which events are deleted. There is no forever, because events are about people."`
+}
+
+// Log says what the operators' log is like.
+type Log struct {
+	Level  Level  `yaml:"level" default:"info" doc:"Least severe message that is written."`
+	Format Format `yaml:"format" default:"console" doc:"console is for people, json for machines."`
+}
+
+// Load reads a configuration file. If the file can be read but is wrong, the error is [Problems]. What the values say together
+// is left to [Config.Check].
+func Load(path string) (*Config, error) {
+	data, err := readFile(path, maxFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w", err)
+	}
+	return Parse(path, data)
+}
+
+// Parse is [Load] for a file that is already read; its name goes into problems, and its directory is where relative paths begin.
+func Parse(name string, data []byte) (*Config, error) {
+	c := new(Config)
+	var problems Problems
+	c.source, problems = Decode(name, data, c)
+	if err := problems.Err(); err != nil {
+		return nil, err
+	}
+	c.complete(filepath.Dir(name))
+	return c, nil
+}
+
+// complete sets the defaults that depend on other values, and makes paths start from dir.
+func (c *Config) complete(dir string) {
+	if c.Hostname == "" {
+		if name, err := os.Hostname(); err != nil || c.Hostname.UnmarshalText([]byte(name)) != nil {
+			c.Hostname = "localhost"
+		}
+	}
+	for i := range c.Listeners {
+		l := &c.Listeners[i]
+		if l.Name == "" {
+			l.Name = Name(fmt.Sprintf("%s-%d", l.Protocol, l.Address.Port))
+		}
+		if l.Brand == "" {
+			l.Brand = c.Brands[0].Name
+		}
+		if l.WrongPort == "" && l.TLS == STARTTLS {
+			l.WrongPort = WrongPortServe
+		}
+	}
+	paths := []*string{&c.Events.File}
+	for i := range c.Certificates.Files {
+		paths = append(paths, &c.Certificates.Files[i].Cert, &c.Certificates.Files[i].Key)
+	}
+	for _, b := range c.allBackends() {
+		paths = append(paths, &b.CA)
+		if b.Master != nil {
+			paths = append(paths, &b.Master.PasswordFile)
+		}
+	}
+	for _, p := range paths {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+}
+
+// placedBackend is a backend with its protocol and the key where it stands.
+type placedBackend struct {
+	*Backend
+	protocol Protocol
+	key      string
+}
+
+// allBackends lists the backends of the file in a fixed order.
+func (c *Config) allBackends() []placedBackend {
+	var all []placedBackend
+	add := func(key string, of map[Protocol]*Backend) {
+		for _, p := range Protocols {
+			if b := of[p]; b != nil {
+				all = append(all, placedBackend{b, p, child(key, string(p))})
+			}
+		}
+	}
+	add("backends", c.Backends)
+	for i, brand := range c.Brands {
+		add(child(element("brands", i), "backends"), brand.Backends)
+	}
+	return all
+}
+
+// Brand finds a brand by its name; there is nil for a name that is none.
+func (c *Config) Brand(name Name) *Brand {
+	for i := range c.Brands {
+		if c.Brands[i].Name == name {
+			return &c.Brands[i]
+		}
+	}
+	return nil
+}
+
+// Backend is the backend of a brand for a protocol: its own, or else that for all; or nil.
+func (c *Config) Backend(b *Brand, p Protocol) *Backend {
+	if own := b.Backends[p]; own != nil {
+		return own
+	}
+	return c.Backends[p]
+}
+
+// Password reads the master user's password: the file without its final line break. It fails if others than the owner have
+// rights to the file. The caller must not print it.
+func (m *Master) Password() (string, error) {
+	info, err := os.Stat(m.PasswordFile)
+	if err != nil {
+		return "", err
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return "", wrong{fmt.Sprintf("others than the owner have rights to %s (mode %04o)", m.PasswordFile, mode), "chmod 600 " + m.PasswordFile}
+	}
+	const most = 4 << 10 // no password is so long; a wrong path may be a device
+	data, err := readFile(m.PasswordFile, most)
+	if err != nil {
+		return "", err
+	}
+	password := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
+	if password == "" || len(data) > most || strings.ContainsAny(password, "\x00\r\n") {
+		return "", wrong{m.PasswordFile + " does not hold one line with a password", "write the password there, alone"}
+	}
+	return password, nil
+}
+
+// readFile reads a file of at most the given size, or a byte more of a larger one, by which it can be told.
+func readFile(path string, most int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	return data, errors.Join(err, f.Close())
+}

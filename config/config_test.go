@@ -1,0 +1,316 @@
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"mailreeve/certs"
+)
+
+// A file in testdata holds cases: a title after "=== ", a configuration, a line of dashes, and what is told of it. In parse.txt
+// that is the error of Parse. In check.txt it is what Check tells; top-level keys that the case leaves out are added
+// at its end from base, and the names of files are those that TestCheck makes.
+const (
+	titleMark = "=== "
+	dashes    = "--------\n"
+)
+
+// base is a configuration without problems.
+var base = []string{
+	"version: 1\n",
+	"brands: [{ name: example, help: 'https://help.example.org', hosts: { imap: [imap.example.org] } }]\n",
+	"listeners: [{ address: ':993', protocol: imap, tls: implicit }]\n",
+	"backends: { imap: { addresses: ['10.0.0.5:143'], tls: off } }\n",
+	"certificates: { files: [{ cert: mail.pem, key: mail.key }] }\n",
+}
+
+// whole adds what a case leaves out.
+func whole(input string) string {
+	for _, line := range base {
+		key, _, _ := strings.Cut(line, " ")
+		if !strings.Contains("\n"+input, "\n"+key) {
+			input += line
+		}
+	}
+	return input
+}
+
+// cases runs all cases of a file, or writes their results.
+func cases(t *testing.T, file string, run func(t *testing.T, input string) string) {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var results bytes.Buffer
+	for _, text := range split(data) {
+		t.Run(text.title, func(t *testing.T) {
+			got := run(t, text.input)
+			if got != text.want && !*update {
+				t.Errorf("got:\n%swant:\n%s", got, text.want)
+			}
+			fmt.Fprint(&results, titleMark, text.title, "\n", text.input, dashes, got)
+		})
+	}
+	if *update && !t.Failed() {
+		if err := os.WriteFile(filepath.Join("testdata", file), results.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// testCase is one case of a file.
+type testCase struct{ title, input, want string }
+
+// split takes a file of cases apart.
+func split(data []byte) (all []testCase) {
+	for text := range strings.SplitSeq("\n"+string(data), "\n"+titleMark) {
+		title, rest, _ := strings.Cut(text, "\n")
+		input, want, _ := strings.Cut(strings.TrimSuffix(rest, "\n")+"\n", dashes)
+		if title != "" {
+			all = append(all, testCase{title, input, want})
+		}
+	}
+	return all
+}
+
+func TestParse(t *testing.T) {
+	cases(t, "parse.txt", func(t *testing.T, input string) string {
+		_, err := Parse("m.yaml", []byte(input))
+		if problems := (Problems)(nil); err != nil && !errors.As(err, &problems) {
+			t.Errorf("%T is not Problems", err)
+		}
+		return told(err)
+	})
+}
+
+func TestCheck(t *testing.T) {
+	dir := t.TempDir()
+	fixtures(t, dir)
+	cases(t, "check.txt", func(t *testing.T, input string) string {
+		c, err := Parse(filepath.Join(dir, "m.yaml"), []byte(whole(input)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		problems := c.Check(time.Now())
+		if len(problems) == 0 {
+			return ""
+		}
+		return strings.ReplaceAll(told(problems), dir+"/", "")
+	})
+}
+
+// told is an error as a case has it: its lines, or nothing.
+func told(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error() + "\n"
+}
+
+// fixtures makes the files that cases name.
+func fixtures(t *testing.T, dir string) {
+	ca, err := certs.NewAuthority("Test authority")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ca.WriteCA(filepath.Join(dir, "ca.pem")); err != nil {
+		t.Fatal(err)
+	}
+	names := []string{"imap.example.org", "pop.example.org", "*.example.net"}
+	date := func(year int) time.Time { return time.Date(year, 3, 1, 12, 0, 0, 0, time.UTC) }
+	for name, order := range map[string]certs.Order{
+		"mail":    {Hosts: names},
+		"other":   {Hosts: names},
+		"expired": {Hosts: names, NotBefore: date(2020), NotAfter: date(2021)},
+		"future":  {Hosts: names, NotBefore: date(2190), NotAfter: date(2191)},
+	} {
+		cert, err := ca.Issue(order)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := certs.Write(cert, certs.Pair{Cert: filepath.Join(dir, name+".pem"), Key: filepath.Join(dir, name+".key")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	key, err := os.ReadFile(filepath.Join(dir, "mail.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []struct {
+		name, content string
+		mode          fs.FileMode
+	}{
+		{"open.key", string(key), 0o644},
+		{"master.secret", "secret\n", 0o600},
+		{"open.secret", "secret\n", 0o640},
+		{"empty.secret", "\n", 0o600},
+		{"lines.secret", "user\nsecret\n", 0o600},
+		{"garbage.pem", "garbage\n", 0o600},
+	} {
+		path := filepath.Join(dir, f.name)
+		if err := os.WriteFile(path, []byte(f.content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, f.mode); err != nil { // whatever the umask is
+			t.Fatal(err)
+		}
+	}
+}
+
+// Everything that a minimal file leaves out has its default.
+func TestDefaults(t *testing.T) {
+	dir := t.TempDir()
+	c, err := Parse(filepath.Join(dir, "m.yaml"), []byte(whole("")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.source = nil
+	if c.Hostname == "" {
+		t.Error("no host name")
+	}
+	want := &Config{
+		Version:  1,
+		Hostname: c.Hostname,
+		Brands: []Brand{{Name: "example", Language: German, Help: "https://help.example.org",
+			Hosts: map[Protocol][]Host{IMAP: {"imap.example.org"}}}},
+		Listeners: []Listener{{Name: "imap-993", Address: Address{Port: 993}, Protocol: IMAP, TLS: Implicit, Brand: "example"}},
+		Certificates: Certificates{Files: []CertificateFiles{
+			{Cert: filepath.Join(dir, "mail.pem"), Key: filepath.Join(dir, "mail.key")}}},
+		Backends: map[Protocol]*Backend{IMAP: {Addresses: []Address{{"10.0.0.5", 143}}, TLS: Off, Verify: VerifyFull,
+			ConnectTimeout: 5 * time.Second, LoginTimeout: 30 * time.Second}},
+		Limits: Limits{Connections: 20000, PerAddress: 100, HandshakeTimeout: 30 * time.Second, LoginTimeout: 3 * time.Minute,
+			BadCommands: 10, Logins: 6, Line: 8192, Literal: 4096, Token: 12288, Memory: 65536,
+			Idle: Idle{IMAP: 40 * time.Minute, POP3: 15 * time.Minute, Submission: 15 * time.Minute}},
+		Drain:  Drain{Goodbye: 20 * time.Second, Deadline: time.Minute},
+		Events: Events{File: filepath.Join(dir, "events.jsonl"), Keep: 7 * 24 * time.Hour},
+		Log:    Log{Level: LevelInfo, Format: FormatConsole},
+	}
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+	starttls, err := Parse("m.yaml", []byte(whole("listeners: [{ address: ':143', protocol: imap, tls: starttls }]\n")))
+	if err != nil || starttls.Listeners[0].WrongPort != WrongPortServe {
+		t.Errorf("wrong_port has no default: %v", err)
+	}
+}
+
+func TestLoad(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "m.yaml")
+	if _, err := Load(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+	if err := os.WriteFile(path, []byte(whole("")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(path); err != nil {
+		t.Error(err)
+	}
+	if err := os.WriteFile(path, make([]byte, maxFile+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(path); err == nil || err.Error() != path+":1:1: the file is larger than 16 MiB; is it the right one?" {
+		t.Errorf("large file: %v", err)
+	}
+}
+
+// A configuration that a program made has problems without places, and certificates are not dated without a date.
+func TestCheckWithoutFile(t *testing.T) {
+	dir := t.TempDir()
+	fixtures(t, dir)
+	c := &Config{
+		Listeners:    []Listener{{Name: "imap", Protocol: IMAP, Brand: "example"}},
+		Brands:       []Brand{{Name: "example", Hosts: map[Protocol][]Host{IMAP: {"imap.example.org"}}}},
+		Certificates: Certificates{Files: []CertificateFiles{{Cert: filepath.Join(dir, "expired.pem"), Key: filepath.Join(dir, "expired.key")}}},
+	}
+	const want = "brands[0].hosts.imap: there is no backend for imap; add one to backends"
+	if got := c.Check(time.Time{}).Error(); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if new(Config).Check(time.Now()).Err() == nil {
+		t.Error("an empty configuration is right")
+	}
+}
+
+func TestBackendOfBrand(t *testing.T) {
+	all, own := new(Backend), new(Backend)
+	c := &Config{
+		Brands:   []Brand{{Name: "a"}, {Name: "b", Backends: map[Protocol]*Backend{IMAP: own}}},
+		Backends: map[Protocol]*Backend{IMAP: all, POP3: all},
+	}
+	for _, test := range []struct {
+		brand    Name
+		protocol Protocol
+		want     *Backend
+	}{{"a", IMAP, all}, {"b", IMAP, own}, {"b", POP3, all}, {"b", Submission, nil}} {
+		if got := c.Backend(c.Brand(test.brand), test.protocol); got != test.want {
+			t.Errorf("%s, %s: the wrong backend", test.brand, test.protocol)
+		}
+	}
+	if c.Brand("c") != nil {
+		t.Error("found a brand that there is not")
+	}
+}
+
+func TestPassword(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "secret")
+	for content, want := range map[string]string{"secret": "secret", "secret\n": "secret", " se cret \r\n": " se cret "} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := (&Master{PasswordFile: path}).Password(); got != want || err != nil {
+			t.Errorf("%q: got %q, %v", content, got, err)
+		}
+	}
+	if err := os.WriteFile(path, bytes.Repeat([]byte("x"), 5000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := (&Master{PasswordFile: path}).Password(); err == nil {
+		t.Errorf("took a password of %d bytes", len(got))
+	}
+}
+
+// FuzzParse looks for files that make Parse panic, or for which it finds fault at a place outside them.
+func FuzzParse(f *testing.F) {
+	for _, file := range []string{"parse.txt", "check.txt"} {
+		data, err := os.ReadFile(filepath.Join("testdata", file))
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, text := range split(data) {
+			f.Add([]byte(text.input))
+		}
+	}
+	for _, data := range examples(f) {
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := Parse("m.yaml", data)
+		var problems Problems
+		if err == nil {
+			if c.Version != 1 || len(c.Brands) == 0 || len(c.Listeners) == 0 {
+				t.Errorf("accepted without what is required: %+v", c)
+			}
+		} else if !errors.As(err, &problems) || len(problems) == 0 {
+			t.Errorf("%T: %v", err, err)
+		}
+		lines := 2 + bytes.Count(data, []byte("\n")) + bytes.Count(data, []byte("\r")) + bytes.Count(data, []byte("\u0085")) +
+			bytes.Count(data, []byte("\u2028")) + bytes.Count(data, []byte("\u2029"))
+		for _, p := range problems {
+			if p.Line < 0 || p.Line > lines || p.Column < 0 || p.Column > len(data)+2 {
+				t.Errorf("a place outside the file: %v", p)
+			}
+			if strings.ContainsAny(p.String(), "\n\x00\x1b") {
+				t.Errorf("more than one line: %q", p)
+			}
+		}
+	})
+}
