@@ -210,6 +210,25 @@ func (k *checker) routes() {
 			}
 		}
 	}
+	for i := range k.Brands {
+		k.masters(&k.Brands[i])
+	}
+}
+
+// masters looks whether the customer's credential is checked before a master logs in on his behalf, and at a backend that looks at it.
+func (k *checker) masters(brand *Brand) {
+	for _, b := range k.allBackends() {
+		if b.Master == nil || k.Backend(brand, b.protocol) != b.Backend {
+			continue
+		}
+		key := child(child(b.key, "master"), "check")
+		switch at := k.Backend(brand, b.Master.Check); {
+		case at == nil:
+			k.fail(key, fmt.Sprintf("brand %s has no backend for %s", brand.Name, b.Master.Check), "name a protocol whose backend knows the passwords")
+		case at.Master != nil:
+			k.fail(key, fmt.Sprintf("the backend for %s has a master itself, so nobody would look at the password", b.Master.Check), "name a protocol whose backend knows the passwords")
+		}
+	}
 }
 
 // backend looks at one backend.

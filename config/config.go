@@ -62,6 +62,7 @@ type Brand struct {
 	Help     HelpURL               `yaml:"help" required:"true" example:"https://help.example.org/mail" doc:"Help page that refusals name. An https address in ASCII of at most 60 characters."`
 	Hosts    map[Protocol][]Host   `yaml:"hosts" required:"true" example:"{ imap: [imap.example.org], pop3: [pop.example.org], submission: [smtp.example.org] }" doc:"Canonical host names by protocol, the recommended one first. A protocol may be left out, a name may serve several protocols, but it belongs to one brand only."`
 	Legacy   []Pattern             `yaml:"legacy" off:"[mail.example.org, '*.old.example.org']" doc:"Old host names that clients may still use: whole names, or *.suffix."`
+	Ports    map[Protocol]Port     `yaml:"ports" off:"{ imap: 993, pop3: 995, submission: 465 }" doc:"Ports of implicit TLS that refusals name. Default: 993, 995 and 465."`
 	Backends map[Protocol]*Backend `yaml:"backends" off:"{ imap: { addresses: ['10.0.1.5:143'], tls: off } }" doc:"Backends of this brand alone, in the form of the backends below; a protocol that is left out here is taken from there."`
 }
 
@@ -98,13 +99,14 @@ type Backend struct {
 	ConnectTimeout time.Duration `yaml:"connect_timeout" default:"5s" min:"100ms" max:"2m" doc:"Time for the connection to one address."`
 	LoginTimeout   time.Duration `yaml:"login_timeout" default:"30s" min:"1s" max:"5m" doc:"Time for the greeting, for TLS, and for each reply until the login is done."`
 	Forward        []Forward     `yaml:"forward" off:"[id]" doc:"How the backend learns the client's address. proxy: PROXY header version 2; id: IMAP ID, imap only; xclient: pop3 and submission only. Default: not at all."`
-	Master         *Master       `yaml:"master" off:"{ user: proxy, password_file: master.secret }" doc:"Log in as this user by SASL PLAIN, with the customer as authorization identity. Default: with the customer's own credentials."`
+	Master         *Master       `yaml:"master" off:"{ user: proxy, password_file: master.secret, check: imap }" doc:"Log in as this user by SASL PLAIN, with the customer as authorization identity, once the customer's own credential was good at another backend. Default: with the customer's own credential."`
 }
 
 // Master is a user who may log in as any customer.
 type Master struct {
-	User         string `yaml:"user" required:"true" example:"proxy" doc:"Name of the master user."`
-	PasswordFile string `yaml:"password_file" required:"true" example:"master.secret" doc:"File with the password on its one line. Nobody but its owner may have rights to it."`
+	User         string   `yaml:"user" required:"true" example:"proxy" doc:"Name of the master user."`
+	PasswordFile string   `yaml:"password_file" required:"true" example:"master.secret" doc:"File with the password on its one line. Nobody but its owner may have rights to it."`
+	Check        Protocol `yaml:"check" required:"true" example:"imap" doc:"Protocol of the brand's backend where the customer's own credential is checked first: a master would let anybody in. That backend has no master."`
 }
 
 // Limits bound what clients may use up.

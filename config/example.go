@@ -101,3 +101,19 @@ func (f field) describe() string {
 	}
 	return text
 }
+
+// Names of the files that are made from the types.
+const (
+	schemaFile  = "mailreeve.v1.schema.json"
+	exampleFile = "mailreeve.example.yaml"
+)
+
+// ExampleFile is the configuration with every key explained, a file to begin with.
+func ExampleFile() []byte {
+	return Example(schemaFile, "Configuration of Mailreeve. Lines that are commented out show keys that most files leave out.", Config{})
+}
+
+// SchemaFile is the JSON Schema of the configuration, for editors.
+func SchemaFile() ([]byte, error) {
+	return Schema(schemaFile, "Configuration of Mailreeve", Config{})
+}

@@ -20,19 +20,14 @@ import (
 
 var update = flag.Bool("update", false, "write the files that are compared with")
 
-const (
-	schemaFile  = "mailreeve.v1.schema.json"
-	exampleFile = "mailreeve.example.yaml"
-)
-
 // TestGenerated compares the schema and the example with what the types say.
 func TestGenerated(t *testing.T) {
-	schema, err := Schema(schemaFile, "Configuration of Mailreeve", Config{})
+	schema, err := SchemaFile()
 	if err != nil {
 		t.Fatal(err)
 	}
 	golden(t, schemaFile, schema)
-	golden(t, exampleFile, Example(schemaFile, "Configuration of Mailreeve. Lines that are commented out show keys that most files leave out.", Config{}))
+	golden(t, exampleFile, ExampleFile())
 }
 
 // golden compares with a committed file, or writes it.

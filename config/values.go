@@ -159,6 +159,24 @@ func (Size) JSONSchema() map[string]any {
 	return map[string]any{"type": []string{"string", "integer"}, "pattern": "^[0-9]+([KMG]i)?B?$", "minimum": 0}
 }
 
+// Port is a TCP port.
+type Port int
+
+// UnmarshalText takes a number from 1 to 65535.
+func (p *Port) UnmarshalText(text []byte) error {
+	n, err := strconv.ParseUint(string(text), 10, 16)
+	if err != nil || n == 0 {
+		return wrong{quote(string(text)) + " is no port", "write a number from 1 to 65535"}
+	}
+	*p = Port(n)
+	return nil
+}
+
+// JSONSchema describes how a port is written.
+func (Port) JSONSchema() map[string]any {
+	return map[string]any{"type": "integer", "minimum": 1, "maximum": 65535}
+}
+
 // Name is what brands and listeners are called in events and policies: letters, digits, dots, dashes and underscores.
 type Name string
 

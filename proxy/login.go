@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -94,7 +95,8 @@ func (s *session) policyRefusal(v policy.Verdict) *Refusal {
 // place is what a sentence can name.
 func (s *session) place() place {
 	front := s.listener.Front
-	return place{lang: s.brand.Language, host: s.brand.host(front.Name), port: front.Port, help: s.brand.Help, session: s.id}
+	return place{lang: s.brand.Language, host: s.brand.host(front.Name), port: cmp.Or(s.brand.Ports[front.Name], front.Port),
+		help: s.brand.Help, session: s.id}
 }
 
 // chosen decides on a mechanism before its credential is read.

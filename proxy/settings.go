@@ -58,6 +58,7 @@ type Brand struct {
 	Language Language
 	Help     string              // address of the help page, ASCII
 	Hosts    map[string][]string // by front: canonical names, the recommended one first
+	Ports    map[string]int      // by front: of implicit TLS, told to customers; default: the front's
 	Legacy   []string            // old names: exact, or *.suffix
 	Backends map[string]*Backend // by front
 }

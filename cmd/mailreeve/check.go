@@ -1,0 +1,111 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"mailreeve/config"
+	"mailreeve/proxy"
+)
+
+func newCheck() *cobra.Command {
+	var path string
+	var probe bool
+	c := &cobra.Command{
+		Use:   "check -c FILE",
+		Short: "Check a configuration without starting anything",
+		Long: `Check a configuration file and everything that it names, without starting or
+changing anything: keys, values, addresses, host names, certificates. Each problem
+is told with file, line, column and cure. The exit code is 1 where there is an error.
+
+With --probe the backends are asked, too, what they offer.`,
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			out := c.OutOrStdout()
+			_, s, problems, err := load(path, time.Now())
+			if err != nil {
+				if problems != nil {
+					return problems // the warnings too
+				}
+				return err
+			}
+			for _, p := range problems {
+				fmt.Fprintln(out, p)
+			}
+			fmt.Fprintf(out, "%s: fine: %d listeners, %d brands, policy %v\n", path, len(s.Listeners), len(s.Brands), s.Policy)
+			if !probe {
+				return nil
+			}
+			return probeAll(c.Context(), out, s)
+		},
+	}
+	configFlag(c, &path)
+	c.Flags().BoolVar(&probe, "probe", false, "ask the backends what they offer")
+	return c
+}
+
+// probeAll asks every backend and says what it found.
+func probeAll(ctx context.Context, out io.Writer, s *proxy.Settings) error {
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	bad := 0
+	asked := map[*proxy.Backend]bool{}
+	for _, brand := range s.Brands {
+		for _, protocol := range config.Protocols {
+			b := brand.Backends[fronts[protocol].Name]
+			if b == nil || asked[b] {
+				continue
+			}
+			asked[b] = true
+			address, offer, err := b.Probe(ctx)
+			if err != nil {
+				bad++
+				for line := range strings.SplitSeq(err.Error(), "\n") {
+					fmt.Fprintf(out, "%s %s: %s\n", brand.Name, protocol, line)
+				}
+				continue
+			}
+			fmt.Fprintf(out, "%s %s: backend %s offers %s\n", brand.Name, protocol, address,
+				cmp.Or(strings.Join(offer.Mechs, " "), "no mechanism"))
+			for _, trouble := range doubts(b, protocol, offer) {
+				bad++
+				fmt.Fprintf(out, "%s %s: %s\n", brand.Name, protocol, trouble)
+			}
+		}
+	}
+	if bad > 0 {
+		return withHint(fmt.Errorf("%d problems with the backends", bad), "the proxy would start, and tell customers that their mail server cannot be reached")
+	}
+	return nil
+}
+
+// doubts says what a backend offers that does not fit how it is used.
+func doubts(b *proxy.Backend, protocol config.Protocol, o proxy.Offer) (found []string) {
+	has := func(name string) bool {
+		return slices.ContainsFunc(o.Extensions, func(line string) bool {
+			word, _, _ := strings.Cut(strings.ToUpper(line), " ")
+			return word == name
+		})
+	}
+	switch {
+	case protocol == config.IMAP && has("LOGINDISABLED") && !slices.Contains(o.Mechs, "PLAIN"):
+		found = append(found, "no login is possible on this connection; set tls, or let the backend trust the proxy")
+	case protocol == config.Submission && !slices.Contains(o.Mechs, "PLAIN") && !slices.Contains(o.Mechs, "LOGIN"):
+		found = append(found, "no AUTH PLAIN or LOGIN on this connection; set tls, or smtpd_tls_auth_only = no for this service")
+	}
+	if protocol == config.Submission && has("XCLIENT") && !b.Forward && !b.Proxy {
+		found = append(found, "it takes XCLIENT from the proxy, so customers could send it with any address; set forward: [xclient], or take the proxy off smtpd_authorized_xclient_hosts")
+	}
+	if protocol == config.Submission && b.Forward && !has("XCLIENT") {
+		found = append(found, "it does not take XCLIENT from the proxy; add the proxy to smtpd_authorized_xclient_hosts")
+	}
+	return found
+}
