@@ -18,10 +18,12 @@
 //	B<  the backend says a line       B:  the proxy says a line to the backend
 //	B.  the backend says bytes        B!  next, close, tls: the next connection, an end, a TLS handshake
 //	C!  close, tls [name], wait TIME: an end, a TLS handshake, silence
+//	P!  shutdown, down, up: the proxy is ended, its backend is lost or back
 //	E:  fields of the event           #   a comment
 //
 // In "S:" and "B:" the text {...} stands for anything and {id} for a session
-// id. In "C." and "B." the text is a Go string without its quotes.
+// id. In "C." and "B." the text is a Go string without its quotes. Everywhere
+// {b64:TEXT} stands for the base64 of such a string.
 package proxytest
 
 import (
@@ -33,13 +35,17 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math/big"
 	"net"
+	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -61,7 +67,9 @@ type Rig struct {
 	Settings *proxy.Settings
 	Backend  *proxy.Backend
 	Engine   *proxy.Engine
-	Client   string // the client's address
+	Client   string   // the client's address
+	Server   string   // that the client dialled
+	Heard    []string // every line that an "S:" has matched
 	Logs     *observer.ObservedLogs
 
 	t        testing.TB
@@ -69,7 +77,8 @@ type Rig struct {
 	events   chan *events.Session
 
 	mu      sync.Mutex
-	refuses error // of the backend's dialer
+	refuses error    // of the backend's dialer
+	written []string // every event, as it goes to the file
 }
 
 // Hosts of the rig's brand, by front.
@@ -81,7 +90,7 @@ var Hosts = map[string]string{"imap": "imap.test.example", "pop3": "pop.test.exa
 func New(t testing.TB, front *proxy.Front, probe string) *Rig {
 	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
-	r := &Rig{t: t, Client: "192.0.2.7:40000", Logs: logs, backends: make(chan net.Conn), events: make(chan *events.Session, 16)}
+	r := &Rig{t: t, Client: "192.0.2.7:40000", Server: "198.51.100.1:143", Logs: logs, backends: make(chan net.Conn), events: make(chan *events.Session, 16)}
 	r.Backend = &proxy.Backend{
 		Front: front, Addresses: []string{"backend.test:1"}, Connect: 5 * time.Second, Login: 30 * time.Second,
 		Hostname: "proxy.test.example", TLS: &tls.Config{InsecureSkipVerify: true},
@@ -134,8 +143,42 @@ func New(t testing.TB, front *proxy.Front, probe string) *Rig {
 // Record keeps events for the script.
 func (r *Rig) Record(e *events.Session) error {
 	copied := *e
+	encoded, err := events.Encode(&copied)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.written = append(r.written, string(encoded))
+	r.mu.Unlock()
 	r.events <- &copied
 	return nil
+}
+
+// Canary is a password that is looked for wherever it must not be.
+const Canary = "Kanarienvogel7"
+
+// WantNoSecret fails the test where the canary, in clear or in base64, stands
+// in a log line or an event.
+func (r *Rig) WantNoSecret() {
+	r.t.Helper()
+	r.mu.Lock()
+	texts := slices.Clone(r.written)
+	r.mu.Unlock()
+	for _, entry := range r.Logs.All() {
+		texts = append(texts, fmt.Sprintf("%s %q", entry.Message, entry.ContextMap()))
+	}
+	needles := []string{Canary}
+	for _, before := range []string{"", "x", "xx"} {
+		whole := base64.RawStdEncoding.EncodeToString([]byte(before + Canary))
+		needles = append(needles, whole[4:len(whole)-4]) // what its neighbours cannot change
+	}
+	for _, text := range texts {
+		for _, needle := range needles {
+			if strings.Contains(text, needle) {
+				r.t.Errorf("a secret (%s) is in: %s", needle, text)
+			}
+		}
+	}
 }
 
 // Unreachable makes connections to the backend fail from now on, or with nil succeed.
@@ -167,12 +210,8 @@ func (r *Rig) Play(listener, script string) {
 	r.t.Helper()
 	r.Apply()
 	r.t.Cleanup(func() { r.Engine.Shutdown(0, 0) })
-	ours, theirs := net.Pipe()
+	ours := r.Connect(listener)
 	client := &end{t: r.t, name: "client", conn: ours, reader: bufio.NewReader(ours)}
-	remote := addr(r.Client)
-	if err := r.Engine.ServeConn(listener, &addressed{Conn: theirs, remote: remote, local: addr("198.51.100.1:143")}); err != nil {
-		r.t.Fatal(err)
-	}
 	var backend *end
 	for _, l := range parse(r.t, script) {
 		client.line, client.at = l.raw, l.at
@@ -191,7 +230,7 @@ func (r *Rig) Play(listener, script string) {
 		case "C.":
 			client.say(unquote(r.t, l.text))
 		case "S:":
-			client.want(l.text)
+			r.Heard = append(r.Heard, client.want(l.text))
 		case "S.":
 			client.wantEnd()
 		case "C!":
@@ -208,6 +247,8 @@ func (r *Rig) Play(listener, script string) {
 			} else {
 				backend.conn.Close()
 			}
+		case "P!":
+			r.do(l)
 		case "E:":
 			r.event(l)
 		default:
@@ -220,11 +261,36 @@ func (r *Rig) Play(listener, script string) {
 	}
 }
 
+// Connect begins a session on a listener, after [Rig.Apply], and returns the client's end.
+func (r *Rig) Connect(listener string) net.Conn {
+	r.t.Helper()
+	ours, theirs := net.Pipe()
+	if err := r.Engine.ServeConn(listener, &addressed{Conn: theirs, remote: addr(r.Client), local: addr(r.Server)}); err != nil {
+		r.t.Fatal(err)
+	}
+	return ours
+}
+
 // Apply hands the settings to the engine; Play does so too.
 func (r *Rig) Apply() {
 	r.t.Helper()
 	if err := r.Engine.Apply(r.Settings); err != nil {
 		r.t.Fatal(err)
+	}
+}
+
+// do does something to the proxy in the middle of a transcript.
+func (r *Rig) do(l line) {
+	r.t.Helper()
+	switch l.text {
+	case "shutdown":
+		go r.Engine.Shutdown(0, time.Minute)
+	case "down":
+		r.Unreachable(errors.New("connection refused"))
+	case "up":
+		r.Unreachable(nil)
+	default:
+		r.t.Fatalf("line %d: nobody knows how to %s", l.at, l.text)
 	}
 }
 
@@ -276,6 +342,8 @@ type line struct {
 	raw, mark, text string
 }
 
+var encoded = regexp.MustCompile(`\{b64:[^}]*\}`)
+
 func parse(t testing.TB, script string) (lines []line) {
 	t.Helper()
 	for i, raw := range strings.Split(script, "\n") {
@@ -283,6 +351,9 @@ func parse(t testing.TB, script string) (lines []line) {
 		if raw == "" || raw[0] == '#' {
 			continue
 		}
+		raw = encoded.ReplaceAllStringFunc(raw, func(s string) string {
+			return base64.StdEncoding.EncodeToString([]byte(unquote(t, s[len("{b64:"):len(s)-1])))
+		})
 		mark, text, _ := strings.Cut(raw, " ")
 		lines = append(lines, line{i + 1, raw, mark, text})
 	}
@@ -296,6 +367,41 @@ func unquote(t testing.TB, s string) string {
 		t.Fatalf("%s: %v", s, err)
 	}
 	return u
+}
+
+// Said collects what one end says in the transcripts of a package's tests: for
+// each, the lines behind a mark ("C:", "B<") and the bytes behind its likes
+// ("C.", "B."), for the corpus of a fuzz test.
+func Said(t testing.TB, mark string) (all [][]byte) {
+	t.Helper()
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range files {
+		source, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, script := range strings.Split(string(source), "`") {
+			if i%2 == 0 {
+				continue // outside the quotes
+			}
+			var said []byte
+			for _, l := range parse(t, script) {
+				switch {
+				case l.mark == mark:
+					said = append(said, l.text+"\r\n"...)
+				case l.mark == mark[:1]+".":
+					said = append(said, unquote(t, l.text)...)
+				}
+			}
+			if said != nil {
+				all = append(all, said)
+			}
+		}
+	}
+	return all
 }
 
 // end is one scripted end of a connection.
@@ -321,7 +427,7 @@ func (e *end) say(text string) {
 
 var idPattern = regexp.MustCompile(`^[0-9A-HJKMNP-TV-Z]{12}$`)
 
-func (e *end) want(want string) {
+func (e *end) want(want string) string {
 	e.t.Helper()
 	e.conn.SetReadDeadline(time.Now().Add(patience))
 	got, err := e.reader.ReadString('\n')
@@ -331,6 +437,7 @@ func (e *end) want(want string) {
 	if got, ok := strings.CutSuffix(got, "\r\n"); !ok || !matches(want, got) {
 		e.t.Fatalf("line %d: the %s heard\n\t%q, want\n\t%q", e.at, e.name, got, want)
 	}
+	return strings.TrimSuffix(got, "\r\n")
 }
 
 // matches compares a line with a pattern of literal text, {...} and {id}.
