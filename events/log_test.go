@@ -22,7 +22,7 @@ func sample() *Session {
 		ALPN: "imap", SNI: "imap.demo.example", Host: "canonical", Brand: "demo", Client: "Thunderbird 153.7",
 		ClientID: map[string]string{"version": "153.7", "name": "Thunderbird"}, Hello: "[192.0.2.7]",
 		Mechanism: "PLAIN", UserForm: "address", Account: "anna@demo.example", Domain: "demo.example", Verified: true, Exposed: true,
-		Attempts: 2, Action: "deny", By: []string{"canonical-host"}, Policy: "enforced@0123456789ab",
+		Attempts: 2, Refused: "policy", Action: "deny", By: []string{"canonical-host"}, Policy: "enforced@0123456789ab",
 		Backend: "127.0.0.1:143", BytesIn: 312, BytesOut: 4711, Seconds: 12.5,
 		End: "CR", Reason: "client_closed", Sentence: "the client closed the connection",
 	}

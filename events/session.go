@@ -63,6 +63,7 @@ type Session struct {
 	Verified  bool   `json:"verified,omitempty" doc:"the backend confirmed the login"`
 	Exposed   bool   `json:"exposed,omitempty" doc:"a password crossed the network in clear"`
 	Attempts  int    `json:"attempts,omitempty" doc:"logins tried"`
+	Refused   string `json:"refused,omitempty" doc:"why the last login was refused: policy, policy_for_now, login_needed, mechanism, credential, no_access or unavailable"`
 
 	Action string   `json:"action" doc:"what policy did: pass, observe, notify, warn, tempfail, deny or refuse"`
 	By     []string `json:"by,omitempty" doc:"all requirements violated"`

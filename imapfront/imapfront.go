@@ -83,8 +83,8 @@ func (d *dialogue) capabilities() string {
 	if d.advert.Refusal == nil || d.advert.Secure {
 		caps = append(caps, string(imap.CapSASLIR))
 		for _, c := range d.advert.Extensions {
-			if slices.ContainsFunc(passed, func(p imap.Cap) bool { return strings.EqualFold(string(p), c) }) {
-				caps = append(caps, strings.ToUpper(c))
+			if i := slices.IndexFunc(passed, func(p imap.Cap) bool { return strings.EqualFold(string(p), c) }); i >= 0 {
+				caps = append(caps, string(passed[i]))
 			}
 		}
 	}

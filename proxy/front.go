@@ -191,6 +191,12 @@ const (
 	PlainOnTLS // plaintext on a port of implicit TLS
 )
 
+// refusedWords are the classes that answer a login, as an event names them.
+var refusedWords = map[Class]string{
+	PolicyDeny: "policy", PolicyTemp: "policy_for_now", NeedLogin: "login_needed", BadMech: "mechanism",
+	BadCredential: "credential", NoAccess: "no_access", Unavailable: "unavailable",
+}
+
 // Refusal has two faces: Class, Text and Code for the peer, Err for the log.
 type Refusal struct {
 	Class     Class

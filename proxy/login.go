@@ -132,6 +132,7 @@ func (s *session) chosen(d Dialogue, req Request) *Ending {
 // refuse answers a request with a refusal. A client may try a few times.
 func (s *session) refuse(d Dialogue, req Request, ref Refusal) *Ending {
 	s.action = "refusing a login"
+	s.event.Refused = refusedWords[ref.Class]
 	if ref.Err != nil {
 		s.engine.log().Debug("refused a login", zap.String("session", s.id), zap.Error(ref.Err))
 	}
@@ -260,7 +261,7 @@ func (s *session) loginRefusal(err error) Refusal {
 
 // splice joins the client and its backend until the end.
 func (s *session) splice(l *link) *Ending {
-	s.phase, s.action = relaying, "relaying"
+	s.phase, s.action, s.event.Refused = relaying, "relaying", ""
 	front := s.listener.Front
 	s.mu.Lock() // a shutdown must not set a deadline that the relay has just lifted
 	r := newRelay(s.wire, l.wire, s.settings.Times.Idle[front.Name])

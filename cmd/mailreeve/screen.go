@@ -56,8 +56,10 @@ func (s *screen) show(e *events.Session) {
 		color, outcome = red, "refused by "+strings.Join(e.By, ", ")
 	case e.Verified:
 		color, outcome = green, fmt.Sprintf("logged in, %s in, %s out, %.1fs", amount(e.BytesIn), amount(e.BytesOut), e.Seconds)
-	case e.Attempts > 0:
-		color, outcome = yellow, "no login: "+e.Sentence
+	case e.Refused == "credential":
+		color, outcome = yellow, "no login: wrong user name or password"
+	case e.Refused != "":
+		color, outcome = yellow, "no login: "+strings.ReplaceAll(e.Refused, "_", " ")
 	}
 	encryption := cmp.Or(e.TLS, "-")
 	switch e.TLS {
