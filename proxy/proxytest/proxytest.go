@@ -78,6 +78,7 @@ type Rig struct {
 
 	mu      sync.Mutex
 	refuses error    // of the backend's dialer
+	dialled int
 	written []string // every event, as it goes to the file
 }
 
@@ -100,6 +101,7 @@ func New(t testing.TB, front *proxy.Front, probe string) *Rig {
 		r.mu.Lock()
 		err, first := r.refuses, !asked
 		asked = true
+		r.dialled++
 		r.mu.Unlock()
 		if err != nil {
 			return nil, err
@@ -186,6 +188,13 @@ func (r *Rig) Unreachable(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.refuses = err
+}
+
+// Dialled counts the connections to the backend that were tried, the probe's included.
+func (r *Rig) Dialled() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.dialled
 }
 
 // answer plays the backend's side of the probe.
