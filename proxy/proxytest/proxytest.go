@@ -77,8 +77,9 @@ type Rig struct {
 	events   chan *events.Session
 
 	mu      sync.Mutex
-	refuses error    // of the backend's dialer
+	refuses error // of the backend's dialer
 	dialled int
+	dials   int      // of the backend's dialer
 	written []string // every event, as it goes to the file
 }
 
@@ -101,6 +102,7 @@ func New(t testing.TB, front *proxy.Front, probe string) *Rig {
 		r.mu.Lock()
 		err, first := r.refuses, !asked
 		asked = true
+		r.dials++
 		r.dialled++
 		r.mu.Unlock()
 		if err != nil {
@@ -181,6 +183,13 @@ func (r *Rig) WantNoSecret() {
 			}
 		}
 	}
+}
+
+// Dials returns how often the backend was dialled, the probe included.
+func (r *Rig) Dials() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.dials
 }
 
 // Unreachable makes connections to the backend fail from now on, or with nil succeed.
