@@ -460,6 +460,9 @@ func (e *end) want(want string) string {
 
 // matches compares a line with a pattern of literal text, {...} and {id}.
 func matches(want, got string) bool {
+	if want == got {
+		return true // of any bytes
+	}
 	pattern := regexp.QuoteMeta(want)
 	pattern = strings.ReplaceAll(pattern, regexp.QuoteMeta("{...}"), ".*")
 	pattern = strings.ReplaceAll(pattern, regexp.QuoteMeta("{id}"), strings.Trim(idPattern.String(), "^$"))
