@@ -18,9 +18,9 @@ import (
 // at the backend, in the order in which they are offered.
 var replayable = []string{"PLAIN", "LOGIN", "OAUTHBEARER", "XOAUTH2"}
 
-// isBearer reports whether the backend must offer the mechanism itself: a token
+// IsBearer reports whether the backend must offer the mechanism itself: a token
 // cannot be turned into a password.
-func isBearer(mech string) bool { return mech == "OAUTHBEARER" || mech == "XOAUTH2" }
+func IsBearer(mech string) bool { return mech == "OAUTHBEARER" || mech == "XOAUTH2" }
 
 // backend is where this session's login goes.
 func (s *session) backend() *Backend { return s.brand.Backends[s.listener.Front.Name] }
@@ -49,7 +49,7 @@ func (s *session) tells() bool { return s.tls == nil || s.listener.Front.Early }
 
 // offers reports whether the proxy and the backend know a mechanism at all.
 func (s *session) offers(mech string) bool {
-	if isBearer(mech) {
+	if IsBearer(mech) {
 		return slices.Contains(s.offer.Mechs, mech)
 	}
 	return mech == policy.UserPass || slices.Contains(replayable, mech)
@@ -186,11 +186,7 @@ func (s *session) login(d Dialogue, req Request) *Ending {
 // identify makes known whose login is tried. It is no more than a claim until
 // the backend confirms it.
 func (s *session) identify(req Request) {
-	account := req.User
-	if req.Authzid != "" {
-		account = req.Authzid
-	}
-	account = strings.ToValidUTF8(account, "?")
+	account := strings.ToValidUTF8(req.identity(), "?")
 	s.learn(policy.Mech, req.Mech)
 	s.learn(policy.Account, account)
 	form, domain := "bare", ""
@@ -209,6 +205,10 @@ func (s *session) enter(req Request, b *Backend) (*link, Reply, error) {
 		if b.Check == nil {
 			return nil, nil, errors.New("the backend has a master user and nowhere to check the customer's password")
 		}
+		if req.identity() == "" {
+			// A token may name nobody; the backend would take us for the master.
+			return nil, nil, errors.New("the backend has a master user, and the credential does not say whose it is")
+		}
 		s.action = "checking the credential at " + b.Check.Front.Name
 		l, _, err := s.enter(req, b.Check)
 		if err != nil {
@@ -226,6 +226,10 @@ func (s *session) enter(req Request, b *Backend) (*link, Reply, error) {
 	reply, err := l.peer.Login(req)
 	if err != nil {
 		l.wire.Close()
+		var no *Rejection
+		if b.Master != nil && errors.As(err, &no) && no.Class == BadCredential {
+			no.Class = Unavailable // the master's credential is wrong; the customer's was good
+		}
 		return nil, nil, fmt.Errorf("backend %s: %w", l.address, err)
 	}
 	return l, reply, nil

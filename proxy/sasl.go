@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"strings"
@@ -47,6 +48,21 @@ func DecodeSASL(line []byte) ([]byte, error) {
 		return nil, errMalformed
 	}
 	return p[:n], nil
+}
+
+// SplitAuth takes the arguments of a client's AUTH apart. A mechanism that is
+// not named as RFC 4422 section 3.1 has it is empty: the name goes into facts
+// and events. A trailing space is no initial response; secret reports whether
+// what came tells more than a user's name.
+func SplitAuth(args string) (mech, initial string, secret bool) {
+	mech, initial, _ = strings.Cut(strings.TrimSpace(args), " ")
+	mech, initial = strings.ToUpper(mech), strings.TrimSpace(initial)
+	if len(mech) > 20 || strings.ContainsFunc(mech, func(c rune) bool {
+		return (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_'
+	}) {
+		mech = ""
+	}
+	return mech, initial, initial != "" && initial != "=" && mech != "LOGIN"
 }
 
 // Next takes the client's response, nil where none was sent yet. It returns
@@ -147,12 +163,15 @@ func (r *Request) SetPassword(user, password string) error {
 	return usable(r)
 }
 
+// identity is whose mailbox is wanted (RFC 4422 section 2).
+func (r *Request) identity() string { return cmp.Or(r.Authzid, r.User) }
+
 // PlainResponse is what the backend is sent for AUTH PLAIN, base64 encoded: the
 // customer's credential, or the master's with the customer as the one to be.
 func PlainResponse(r Request, m *Master) string {
 	message := r.Authzid + "\x00" + r.User + "\x00" + r.Secret.Reveal()
 	if m != nil {
-		message = r.User + "\x00" + m.User + "\x00" + m.Secret.Reveal()
+		message = r.identity() + "\x00" + m.User + "\x00" + m.Secret.Reveal()
 	}
 	return base64.StdEncoding.EncodeToString([]byte(message))
 }
