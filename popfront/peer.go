@@ -99,7 +99,7 @@ func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
 	switch {
 	case p.origin.Master != nil || r.Authzid != "":
 		mech, encoded = "PLAIN", proxy.PlainResponse(r, p.origin.Master)
-	case r.Mech == "OAUTHBEARER" || r.Mech == "XOAUTH2":
+	case proxy.IsBearer(r.Mech):
 		mech, encoded = r.Mech, base64.StdEncoding.EncodeToString([]byte(r.Secret.Reveal()))
 	}
 	first := "USER " + r.User
@@ -118,7 +118,7 @@ func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
 		}
 	}
 	if mech != "" {
-		return p.finish(r.Mech, encoded)
+		return p.finish(mech, encoded)
 	}
 	line, err := p.reply()
 	if err != nil {
@@ -135,7 +135,7 @@ func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
 	if err := p.wire.Say("PASS " + r.Secret.Reveal() + "\r\n"); err != nil {
 		return nil, err
 	}
-	return p.finish(r.Mech, "")
+	return p.finish("", "")
 }
 
 // finish answers the backend's prompts, where a response is still to be sent,
@@ -155,6 +155,8 @@ func (p *peer) finish(mech, encoded string) (proxy.Reply, error) {
 			no := rejection(line)
 			no.Challenge = challenge
 			return nil, no
+		case encoded == "" && !proxy.IsBearer(mech):
+			return nil, errors.New("the backend asked for more than a password")
 		case encoded == "":
 			// A bearer mechanism tells its error in a challenge and wants a
 			// dummy answer (RFC 7628 section 3.2.3; Google's XOAUTH2: empty).
@@ -200,12 +202,12 @@ func code(line string) string {
 func rejection(line string) *proxy.Rejection {
 	no := &proxy.Rejection{Class: proxy.Unavailable, Text: proxy.CleanText(line)}
 	switch c := code(line); {
-	case !strings.HasPrefix(line, "-ERR"):
-	case c == "SYS/TEMP":
+	case line != "-ERR" && !strings.HasPrefix(line, "-ERR "):
 	case c == "IN-USE", c == "LOGIN-DELAY":
 		no.Class, no.Code = proxy.NoAccess, c
-	case c == "SYS/PERM":
+	case c == "SYS/PERM", strings.HasPrefix(c, "SYS/PERM/"): // codes are hierarchical
 		no.Class = proxy.NoAccess
+	case strings.HasPrefix(c, "SYS/"):
 	default:
 		no.Class = proxy.BadCredential // a bare -ERR behind a credential means it
 	}

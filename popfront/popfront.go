@@ -55,7 +55,7 @@ type dialogue struct {
 type command struct {
 	name, rest string
 	mech       string // of AUTH
-	initial    bool   // AUTH has an initial response, in rest
+	initial    string // response of AUTH, empty: none
 }
 
 // Greet says little: no timestamp, which would invite APOP.
@@ -130,18 +130,20 @@ func (d *dialogue) obey(c *command) (proxy.Request, error) {
 			return d.credential(d.take())
 		}
 		// Nobody asked for it, but it may be a password and in clear.
-		return proxy.Request{Kind: proxy.Chosen, Mech: policy.UserPass, Exposed: true}, nil
+		return proxy.Request{Kind: proxy.Chosen, Mech: policy.UserPass, Exposed: c.rest != ""}, nil
 	case "APOP": // a digest that only the backend could check
 		d.pending = c
 		return proxy.Request{Kind: proxy.Chosen, Mech: "APOP"}, nil
 	case "AUTH": // RFC 5034 section 4
-		if c.rest == "" { // the form of its draft, which lists the mechanisms; still sent
+		if strings.TrimSpace(c.rest) == "" { // the form of its draft, which lists the mechanisms; still sent
 			return proxy.Request{}, d.wire.Say("+OK\r\n" + strings.Join(append(d.advert.Mechs, "."), "\r\n") + "\r\n")
 		}
-		mech, initial, found := strings.Cut(c.rest, " ")
-		c.mech, c.rest, c.initial = strings.ToUpper(mech), initial, found
+		var secret bool
+		if c.mech, c.initial, secret = proxy.SplitAuth(c.rest); c.mech == "" {
+			return proxy.Request{}, d.wrong("AUTH wants the name of a mechanism.")
+		}
 		d.pending = c
-		return proxy.Request{Kind: proxy.Chosen, Mech: c.mech, Exposed: found && initial != "" && initial != "="}, nil
+		return proxy.Request{Kind: proxy.Chosen, Mech: c.mech, Exposed: secret}, nil
 	}
 	return proxy.Request{}, d.wrong("Unknown command.")
 }
@@ -207,8 +209,8 @@ func (d *dialogue) exchange(c *command, r proxy.Request) (proxy.Request, error) 
 	x := proxy.Exchange{Mech: c.mech}
 	var response []byte
 	var err error
-	if c.initial {
-		response, err = proxy.DecodeSASL([]byte(c.rest))
+	if c.initial != "" {
+		response, err = proxy.DecodeSASL([]byte(c.initial))
 	}
 	for err == nil {
 		var challenge string
