@@ -69,13 +69,6 @@ func dialIMAP(t *testing.T, rig *Rig, e Endpoint) *imapclient.Client {
 	return c
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestDovecotPOP3(t *testing.T) {
 	rig := StartServers(t)
 	for _, e := range []Endpoint{rig.POP3, rig.POP3.By(StartTLS), rig.POP3S} {

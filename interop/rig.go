@@ -83,7 +83,7 @@ func StartServers(t testing.TB) *Rig {
 	t.Helper()
 	Require(t, "dovecot", "postfix")
 	if os.Getuid() != 0 {
-		missing(t, "Postfix starts for root only")
+		missing(t, "Postfix starts for root only: run the tests as root")
 	}
 	shared.once.Do(func() { shared.rig, shared.err = start() })
 	if shared.err != nil {
@@ -237,4 +237,11 @@ func eventually(ask func() bool) bool {
 		}
 	}
 	return false
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }

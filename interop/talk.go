@@ -2,11 +2,13 @@ package interop
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"encoding/base64"
 	"io"
 	"net"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -14,10 +16,13 @@ import (
 	"github.com/pires/go-proxyproto"
 )
 
-// Talk is a conversation with a server, line by line. It ends with the test.
+// Talk is a conversation with a server, or a proxy, line by line. It ends with the test.
+//
+// It goes to 127.0.0.1, whatever the host name of the endpoint: that is the name asked for in TLS.
 type Talk struct {
 	t    testing.TB
 	rig  *Rig
+	host string
 	conn net.Conn
 	in   *bufio.Reader
 }
@@ -43,12 +48,11 @@ func (rig *Rig) DialHaproxy(t testing.TB, e Endpoint, header *proxyproto.Header)
 func (rig *Rig) dial(t testing.TB, e Endpoint, from string, header *proxyproto.Header) *Talk {
 	t.Helper()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: patience}
-	conn, err := d.Dial("tcp4", e.Addr())
+	conn, err := d.Dial("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(e.Port)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn.SetDeadline(time.Now().Add(patience))
-	k := &Talk{t: t, rig: rig, conn: conn, in: bufio.NewReader(conn)}
+	k := &Talk{t: t, rig: rig, host: e.Host, conn: conn, in: bufio.NewReader(conn)}
 	t.Cleanup(func() { k.conn.Close() })
 	if header != nil {
 		if _, err := header.WriteTo(conn); err != nil {
@@ -64,8 +68,10 @@ func (rig *Rig) dial(t testing.TB, e Endpoint, from string, header *proxyproto.H
 // Secure starts TLS as a client that trusts the rig's authority, and returns its state.
 func (k *Talk) Secure() tls.ConnectionState {
 	k.t.Helper()
-	conn := tls.Client(k.conn, &tls.Config{RootCAs: k.rig.CAs, ServerName: "localhost"})
-	if err := conn.Handshake(); err != nil {
+	conn := tls.Client(k.conn, &tls.Config{RootCAs: k.rig.CAs, ServerName: k.host})
+	ctx, cancel := context.WithTimeout(k.t.Context(), patience)
+	defer cancel()
+	if err := conn.HandshakeContext(ctx); err != nil {
 		k.t.Fatalf("starting TLS: %v", err)
 	}
 	k.conn, k.in = conn, bufio.NewReader(conn)
@@ -90,6 +96,7 @@ func (k *Talk) Write(text string) {
 func (k *Talk) Expect(pattern string) string {
 	k.t.Helper()
 	re := regexp.MustCompile(pattern)
+	k.conn.SetReadDeadline(time.Now().Add(patience))
 	var heard strings.Builder
 	for {
 		line, err := k.in.ReadString('\n')

@@ -1,0 +1,214 @@
+package interop
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Proxy is Mailreeve, running in front of a rig's servers. It offers TLS of both kinds, and entry in clear, which its
+// built-in policy refuses.
+type Proxy struct {
+	IMAP, POP3, Submission    Endpoint // STARTTLS
+	IMAPS, POP3S, Submissions Endpoint
+	Log                       Log    // the operators'
+	Events                    Log    // one line of JSON a session
+	CAFile                    string // whoever trusts it trusts the proxy's certificate
+	Config                    string // its configuration file
+	Process                   *os.Process
+
+	rig  *Rig
+	done chan error
+}
+
+// Hop says how the proxy reaches the servers and how it tells them of the client.
+type Hop struct {
+	Entry   Entry
+	Forward map[Protocol]string // "id", "xclient" or "proxy"; "" for none
+}
+
+// Named is the way to use the rig's servers: encrypted, with the client's address forwarded in each protocol's own way.
+var Named = Hop{StartTLS, map[Protocol]string{IMAP: "id", POP3: "xclient", Submission: "xclient"}}
+
+// mailreeve builds the program, with the race detector, once per test binary.
+var mailreeve = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(shared.rig.Dir, "mailreeve")
+	out, err := exec.Command("go", "build", "-race", "-o", path, "mailreeve/cmd/mailreeve").CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("building mailreeve: %w\n%s", err, out)
+	}
+	return path, err
+})
+
+// StartProxy starts Mailreeve. It ends with the test, and fails it if it does not end well.
+func (rig *Rig) StartProxy(t testing.TB, hop Hop) *Proxy {
+	t.Helper()
+	program, err := mailreeve()
+	must(t, err)
+	dir := t.TempDir()
+	p := &Proxy{
+		rig: rig, CAFile: rig.CAFile, done: make(chan error, 1), Config: filepath.Join(dir, "mailreeve.yaml"),
+		Log: Log{path: filepath.Join(dir, "log")}, Events: Log{path: filepath.Join(dir, "events.jsonl")},
+	}
+	for _, e := range []*Endpoint{&p.IMAP, &p.POP3, &p.Submission} {
+		*e = Endpoint{"localhost", freePort(), StartTLS}
+	}
+	for _, e := range []*Endpoint{&p.IMAPS, &p.POP3S, &p.Submissions} {
+		*e = Endpoint{"localhost", freePort(), Implicit}
+	}
+	must(t, os.WriteFile(p.Config, []byte(p.configuration(t, hop)), 0o600))
+
+	log, err := os.Create(p.Log.path)
+	must(t, err)
+	defer log.Close()
+	cmd := exec.Command(program, "run", "-c", p.Config)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1")
+	must(t, cmd.Start())
+	p.Process = cmd.Process
+	go func() { p.done <- cmd.Wait() }()
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case err := <-p.done:
+			if err != nil {
+				t.Errorf("mailreeve: %v\n%s", err, p.Log.Text())
+			}
+		case <-time.After(patience):
+			cmd.Process.Kill()
+			t.Errorf("mailreeve does not end\n%s", p.Log.Text())
+		}
+	})
+	p.Log.Wait(t, "policy in force")
+	return p
+}
+
+// configuration is the file for these endpoints and this hop.
+func (p *Proxy) configuration(t testing.TB, hop Hop) string {
+	t.Helper()
+	cert, key := p.rig.Certificate(t, "localhost", "imap.example.test", "pop.example.test", "smtp.example.test")
+	var b strings.Builder
+	fmt.Fprintf(&b, `version: 1
+hostname: proxy.example.test
+brands:
+  - name: example
+    language: de
+    help: https://h.example.test/a1
+    hosts:
+      imap: [imap.example.test, localhost]
+      pop3: [pop.example.test, localhost]
+      submission: [smtp.example.test, localhost]
+    legacy: ['*.kunde.example']
+certificates: { files: [{ cert: %s, key: %s }] }
+events: { file: %s, keep: 1d }
+limits: { connections: 2000, per_address: 1000 }
+drain: { goodbye: 0s, deadline: 3s }
+log: { level: debug, format: json }
+listeners:
+`, cert, key, p.Events.path)
+	for name, e := range map[string]Endpoint{"imap": p.IMAP, "pop3": p.POP3, "submission": p.Submission} {
+		fmt.Fprintf(&b, "  - { address: '127.0.0.1:%d', protocol: %s, tls: starttls }\n", e.Port, name)
+	}
+	for name, e := range map[string]Endpoint{"imap": p.IMAPS, "pop3": p.POP3S, "submission": p.Submissions} {
+		fmt.Fprintf(&b, "  - { address: '127.0.0.1:%d', protocol: %s, tls: implicit }\n", e.Port, name)
+	}
+	b.WriteString("backends:\n")
+	for _, protocol := range []Protocol{IMAP, POP3, Submission} {
+		tls := map[Entry]string{Plain: "off", StartTLS: "starttls", Implicit: "implicit"}[hop.Entry]
+		ca := ", ca: " + p.rig.CAFile
+		if hop.Entry == Plain {
+			ca = ""
+		}
+		forward := hop.Forward[protocol]
+		e := p.rig.backend(protocol, hop.Entry, forward == "proxy")
+		fmt.Fprintf(&b, "  %s: { addresses: ['%s'], tls: %s%s, forward: [%s] }\n", protocol, e.Addr(), tls, ca, forward)
+	}
+	return b.String()
+}
+
+// backend is the server's own endpoint for a hop.
+func (rig *Rig) backend(protocol Protocol, entry Entry, haproxy bool) Endpoint {
+	switch {
+	case protocol == IMAP && haproxy && entry == Implicit:
+		return rig.IMAPSHaproxy
+	case protocol == IMAP && haproxy:
+		return rig.IMAPHaproxy
+	case protocol == POP3 && haproxy && entry == Implicit:
+		return rig.POP3SHaproxy
+	case protocol == POP3 && haproxy:
+		return rig.POP3Haproxy
+	case protocol == Submission && haproxy && entry == Implicit:
+		return rig.SubmissionsHaproxy
+	case protocol == Submission && haproxy:
+		return rig.SubmissionHaproxy
+	}
+	return rig.direct(protocol, entry)
+}
+
+// direct is where a client reaches a server without a proxy.
+func (rig *Rig) direct(protocol Protocol, entry Entry) Endpoint {
+	return map[Protocol]map[Entry]Endpoint{
+		IMAP:       {Plain: rig.IMAP, StartTLS: rig.IMAP.By(StartTLS), Implicit: rig.IMAPS},
+		POP3:       {Plain: rig.POP3, StartTLS: rig.POP3.By(StartTLS), Implicit: rig.POP3S},
+		Submission: {Plain: rig.Submission, StartTLS: rig.SubmissionStartTLS, Implicit: rig.Submissions},
+	}[protocol][entry]
+}
+
+// At is where a client reaches the proxy.
+func (p *Proxy) At(protocol Protocol, entry Entry) Endpoint {
+	if entry == Implicit {
+		return map[Protocol]Endpoint{IMAP: p.IMAPS, POP3: p.POP3S, Submission: p.Submissions}[protocol]
+	}
+	return map[Protocol]Endpoint{IMAP: p.IMAP, POP3: p.POP3, Submission: p.Submission}[protocol].By(entry)
+}
+
+// Event is what the tests look at of an event.
+type Event struct {
+	ID, Protocol, Entry, TLS, Mechanism, Account, Action, Reason, End, Client, Hello, Backend, Refused string
+	By                                                                                                 []string
+	IP                                                                                                 string
+	Verified, Exposed                                                                                  bool
+	WrongPort                                                                                          bool  `json:"wrong_port"`
+	BytesIn                                                                                            int64 `json:"bytes_in"`
+	BytesOut                                                                                           int64 `json:"bytes_out"`
+}
+
+// WaitEvent waits for an event that is as wanted.
+func (p *Proxy) WaitEvent(t testing.TB, from Log, what string, wanted func(Event) bool) Event {
+	t.Helper()
+	var found Event
+	if !eventually(func() bool {
+		for _, e := range from.events(t) {
+			if wanted(e) {
+				found = e
+				return true
+			}
+		}
+		return false
+	}) {
+		t.Fatalf("there is no event: %s\n%s\n%s", what, from.Text(), p.Log.Text())
+	}
+	return found
+}
+
+// events reads a log of events, but for a line that is still being written.
+func (l Log) events(t testing.TB) (all []Event) {
+	t.Helper()
+	lines := bufio.NewScanner(strings.NewReader(l.Text()))
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var e Event
+		if json.Unmarshal(lines.Bytes(), &e) == nil {
+			all = append(all, e)
+		}
+	}
+	return all
+}
