@@ -4,6 +4,8 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"mailreeve/proxy"
 )
@@ -22,9 +24,8 @@ const (
 // command is one command line, as far as it was read.
 type command struct {
 	tag, name string
-	rest      string // arguments on the line
+	rest      string // arguments on the line; of AUTHENTICATE the initial response
 	mech      string // of AUTHENTICATE
-	initial   bool   // AUTHENTICATE has an initial response, in rest
 	size      int    // bytes of the command so far, literals included
 }
 
@@ -99,11 +100,12 @@ func literal(line string) (size int, waits, ok bool) {
 		return 0, false, false
 	}
 	number, plus := strings.CutSuffix(line[i+1:len(line)-1], "+")
-	if number == "" || len(number) > 10 || strings.ContainsFunc(number, func(c rune) bool { return c < '0' || c > '9' }) {
+	if number == "" || strings.ContainsFunc(number, func(c rune) bool { return c < '0' || c > '9' }) {
 		return 0, false, false
 	}
-	size, err := strconv.Atoi(number)
-	return size, !plus, err == nil
+	// A number beyond all bounds is the highest: still over every limit.
+	n, _ := strconv.ParseUint(number, 10, 31)
+	return int(n), !plus, true
 }
 
 // waits reports whether the client has sent no more than an announcement: the
@@ -149,18 +151,22 @@ type scanner struct {
 	c *command
 }
 
-// space takes the one space between two arguments.
+// trim drops spaces. The grammar has one between two arguments; Dovecot takes
+// more of them, so programs that send more work with it.
+func (s *scanner) trim() { s.c.rest = strings.TrimLeft(s.c.rest, " ") }
+
+// space takes the space between two arguments.
 func (s *scanner) space() error {
 	if !strings.HasPrefix(s.c.rest, " ") {
 		return syntaxError("An argument is missing.")
 	}
-	s.c.rest = s.c.rest[1:]
+	s.trim()
 	return nil
 }
 
 // end wants nothing more.
 func (s *scanner) end() error {
-	if s.c.rest != "" {
+	if s.trim(); s.c.rest != "" {
 		return syntaxError("Too many arguments.")
 	}
 	return nil
@@ -246,11 +252,11 @@ func (s *scanner) literal() (string, error) {
 func (s *scanner) id() (map[string]string, error) {
 	rest, ok := strings.CutPrefix(s.c.rest, "(")
 	if !ok {
-		return nil, s.d.skip(s.c)
+		return nil, nil
 	}
 	s.c.rest = rest
 	id := map[string]string{}
-	for !strings.HasPrefix(s.c.rest, ")") {
+	for s.trim(); !strings.HasPrefix(s.c.rest, ")"); s.trim() {
 		key, err := s.astring()
 		if err == nil {
 			err = s.space()
@@ -263,7 +269,6 @@ func (s *scanner) id() (map[string]string, error) {
 			return id, err
 		}
 		keep(id, key, value)
-		s.c.rest = strings.TrimPrefix(s.c.rest, " ")
 	}
 	return id, nil
 }
@@ -273,13 +278,15 @@ func keep(id map[string]string, key, value string) {
 	if key == "" || len(key) > maxIDKey || len(id) == maxIDFields || strings.EqualFold(value, "NIL") {
 		return
 	}
-	id[key] = printable(value)[:min(len(printable(value)), maxIDValue)]
+	value = printable(value)
+	id[key] = strings.ToValidUTF8(value[:min(len(value), maxIDValue)], "") // not half a character
 }
 
-// printable drops what a stranger's string should not bring into a log.
+// printable drops what a stranger's string should not bring into a log or onto
+// a terminal: controls, 8-bit ones too, marks of direction, broken UTF-8.
 func printable(s string) string {
 	return strings.Map(func(c rune) rune {
-		if c < ' ' || c == 0x7f || c == '\uFFFD' {
+		if c == utf8.RuneError || !unicode.IsPrint(c) {
 			return -1
 		}
 		return c

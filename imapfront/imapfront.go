@@ -123,6 +123,25 @@ func (d *dialogue) Next() (proxy.Request, error) {
 // obey answers a command, or returns the request that it is.
 func (d *dialogue) obey(c *command) (proxy.Request, error) {
 	switch c.name {
+	case "ID": // RFC 2971: answered always, it must never cost a client its login
+		return proxy.Request{}, d.identify(c)
+	case "LOGIN": // RFC 9051 section 6.2.3
+		d.pending = c
+		return proxy.Request{Kind: proxy.Chosen, Token: c.tag, Mech: policy.UserPass, Exposed: !c.waits()}, nil
+	case "AUTHENTICATE": // RFC 9051 section 6.2.2
+		mech, initial, secret := proxy.SplitAuth(c.rest)
+		if mech == "" {
+			break
+		}
+		c.mech, c.rest = mech, initial
+		d.pending = c
+		return proxy.Request{Kind: proxy.Chosen, Token: c.tag, Mech: mech, Exposed: secret}, nil
+	}
+	// All others want no argument here; a literal must not be read as commands.
+	if err := d.skip(c); err != nil {
+		return proxy.Request{}, err
+	}
+	switch c.name {
 	case "CAPABILITY": // RFC 9051 section 6.1.1
 		return proxy.Request{}, d.capability(c)
 	case "NOOP": // RFC 9051 section 6.1.2
@@ -132,36 +151,20 @@ func (d *dialogue) obey(c *command) (proxy.Request, error) {
 			return proxy.Request{}, err
 		}
 		return proxy.Request{}, proxy.Quit
-	case "ID": // RFC 2971: answered always, it must never cost a client its login
-		return proxy.Request{}, d.identify(c)
 	case "ENABLE": // RFC 5161 section 3.1
 		return proxy.Request{}, d.wire.Say("* ENABLED\r\n" + c.tag + " OK Nothing was enabled before the login.\r\n")
 	case "STARTTLS": // RFC 9051 section 6.2.1
 		if d.advert.Secure {
 			return proxy.Request{}, d.wrong(c, "TLS is on already.")
 		}
-		return proxy.Request{Kind: proxy.StartTLS, Token: c.tag}, nil
-	case "LOGIN": // RFC 9051 section 6.2.3
-		d.pending = c
-		return proxy.Request{Kind: proxy.Chosen, Token: c.tag, Mech: policy.UserPass, Exposed: !c.waits()}, nil
-	case "AUTHENTICATE": // RFC 9051 section 6.2.2
-		mech, initial, found := strings.Cut(c.rest, " ")
-		if mech == "" || strings.ContainsFunc(mech, notMech) {
-			return proxy.Request{}, d.wrong(c, "AUTHENTICATE wants the name of a mechanism.")
+		if c.rest != "" {
+			return proxy.Request{}, d.wrong(c, "STARTTLS wants no argument.")
 		}
-		c.mech, c.rest, c.initial = strings.ToUpper(mech), initial, found
-		d.pending = c
-		return proxy.Request{Kind: proxy.Chosen, Token: c.tag, Mech: c.mech, Exposed: found && initial != ""}, nil
-	}
-	if err := d.skip(c); err != nil {
-		return proxy.Request{}, err
+		return proxy.Request{Kind: proxy.StartTLS, Token: c.tag}, nil
+	case "AUTHENTICATE":
+		return proxy.Request{}, d.wrong(c, "AUTHENTICATE wants the name of a mechanism.")
 	}
 	return proxy.Request{}, d.wrong(c, "Please log in first.")
-}
-
-// notMech reports characters that no mechanism's name has (RFC 4422 section 3.1).
-func notMech(c rune) bool {
-	return (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_'
 }
 
 func (d *dialogue) ok(c *command, text string) error {
@@ -200,6 +203,7 @@ func (d *dialogue) credential(c *command) (proxy.Request, error) {
 	if c.name == "LOGIN" {
 		r.Mech = policy.UserPass
 		s := scanner{d: d, c: c}
+		s.trim()
 		user, err := s.astring()
 		var password string
 		if err == nil {
@@ -224,7 +228,7 @@ func (d *dialogue) exchange(c *command, r proxy.Request) (proxy.Request, error) 
 	x := proxy.Exchange{Mech: c.mech}
 	var response []byte
 	var err error
-	if c.initial {
+	if c.rest != "" {
 		if response, err = proxy.DecodeSASL([]byte(c.rest)); err != nil {
 			return d.unless(c, r, malformed(err))
 		}
@@ -283,7 +287,7 @@ func (d *dialogue) Refuse(r proxy.Request, ref proxy.Refusal) error {
 		}
 	}
 	code := codes[ref.Class]
-	if ref.Class == proxy.NoAccess && ref.Code != "" {
+	if ref.Class == proxy.NoAccess && slices.Contains(access, imap.ResponseCode(ref.Code)) {
 		code = imap.ResponseCode(ref.Code)
 	}
 	if ref.Challenge != nil {
@@ -338,11 +342,12 @@ func (d *dialogue) Client() proxy.Software { return proxy.Software{ID: d.id} }
 // identify answers ID with our name and keeps the client's fields.
 func (d *dialogue) identify(c *command) error {
 	s := scanner{d: d, c: c}
+	s.trim()
 	id, err := s.id()
-	if _, ok := err.(syntaxError); ok {
-		err = d.skip(c)
+	if _, ok := err.(syntaxError); err != nil && !ok {
+		return err
 	}
-	if err != nil {
+	if err := d.skip(c); err != nil {
 		return err
 	}
 	if len(id) > 0 {

@@ -16,8 +16,12 @@ import (
 const (
 	// backendLine bounds a backend's line; capability lists run to 2 KiB.
 	backendLine = 16 << 10
+	// literalMinus bounds a literal that does not wait under LITERAL- (RFC 7888 section 5).
+	literalMinus = 4096
 	// backendReply bounds what a backend may say to a login.
 	backendReply = 64 << 10
+	// backendID bounds the ID command; older Dovecots take 4 KiB before the login.
+	backendID = 3 << 10
 	// initialResponse bounds a response on the AUTHENTICATE line; Dovecot takes
 	// lines of 8 KiB before the login.
 	initialResponse = 7 << 10
@@ -29,6 +33,18 @@ type peer struct {
 	origin proxy.Origin
 	caps   []string // upper case; nil: not known
 	tags   int
+	sent   []string // what was sent of the credential, to be kept out of logs
+}
+
+// clean makes what the backend said fit for a log. Some repeat a command that
+// they did not understand, password and all.
+func (p *peer) clean(text string) string {
+	for _, secret := range p.sent {
+		if secret != "" {
+			text = strings.ReplaceAll(text, secret, "***")
+		}
+	}
+	return proxy.CleanText(text)
 }
 
 // Greeting wants OK: PREAUTH would be somebody else's login, BYE is a no.
@@ -37,19 +53,19 @@ func (p *peer) Greeting() error {
 	if err != nil {
 		return err
 	}
-	text, ok := strings.CutPrefix(string(line), "* OK ")
-	if !ok {
-		return fmt.Errorf("the backend greeted with %q", proxy.CleanText(string(line)))
+	const ok = "* OK "
+	if len(line) < len(ok) || !strings.EqualFold(string(line[:len(ok)]), ok) {
+		return fmt.Errorf("the backend greeted with %q", p.clean(string(line)))
 	}
-	p.learn(text)
+	p.learn(string(line[len(ok):]))
 	return nil
 }
 
 // learn takes the capabilities from a response code (RFC 9051 section 7.1).
 func (p *peer) learn(text string) {
-	if list, ok := strings.CutPrefix(text, "[CAPABILITY "); ok {
+	if list, ok := strings.CutPrefix(strings.ToUpper(text), "[CAPABILITY "); ok {
 		list, _, _ = strings.Cut(list, "]")
-		p.caps = strings.Fields(strings.ToUpper(list))
+		p.caps = strings.Fields(list)
 	}
 }
 
@@ -79,7 +95,7 @@ func (p *peer) StartTLS() error {
 		return err
 	}
 	if r.status != "OK" {
-		return fmt.Errorf("the backend answered %q", proxy.CleanText(r.text))
+		return fmt.Errorf("the backend answered %q", p.clean(r.text))
 	}
 	p.caps = nil
 	return nil
@@ -135,14 +151,14 @@ func (p *peer) await(tag string, more func(text string) (string, error)) (respon
 		line, err := p.wire.Line(backendLine)
 		if err != nil {
 			if bye != "" {
-				err = fmt.Errorf("the backend said %q and closed", proxy.CleanText(bye))
+				err = fmt.Errorf("the backend said %q and closed", p.clean(bye))
 			}
 			return r, err
 		}
 		switch s := string(line); {
 		case strings.HasPrefix(s, "+"):
 			if more == nil {
-				return r, fmt.Errorf("the backend asked for more: %q", proxy.CleanText(s))
+				return r, fmt.Errorf("the backend asked for more: %q", p.clean(s))
 			}
 			say, err := more(strings.TrimPrefix(strings.TrimPrefix(s, "+"), " "))
 			if err != nil {
@@ -169,7 +185,7 @@ func (p *peer) await(tag string, more func(text string) (string, error)) (respon
 		default:
 			text, ok := strings.CutPrefix(s, tag+" ")
 			if !ok {
-				return r, fmt.Errorf("the backend said %q", proxy.CleanText(s))
+				return r, fmt.Errorf("the backend said %q", p.clean(s))
 			}
 			r.line = s
 			r.status, r.text, _ = strings.Cut(text, " ")
@@ -209,25 +225,31 @@ func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
 	}
 	var challenge []byte
 	answer, err := p.await(r.Token, func(text string) (string, error) {
-		say, ok := more()
-		if !ok {
-			// A bearer mechanism tells its error in a challenge and wants a
-			// dummy answer (RFC 7628 section 3.2.3; Google's XOAUTH2: empty).
-			challenge, _ = base64.StdEncoding.DecodeString(text)
-			if r.Mech == "OAUTHBEARER" {
-				return "AQ==", nil
-			}
+		if say, ok := more(); ok {
+			return say, nil
 		}
-		return say, nil
+		dummy, ok := dummies[r.Mech]
+		if !ok || challenge != nil || p.origin.Master != nil {
+			return "", fmt.Errorf("the backend asked for more: %q", p.clean(text))
+		}
+		var err error
+		challenge, err = base64.StdEncoding.DecodeString(text)
+		return dummy, err
 	})
 	if err != nil {
 		return nil, err
 	}
 	if answer.status != "OK" {
-		return nil, rejection(answer, challenge)
+		no := rejection(answer, challenge)
+		no.Text = p.clean(no.Text)
+		return nil, no
 	}
 	return append(answer.untagged, answer.line+"\r\n"...), nil
 }
+
+// dummies are the answers that a bearer mechanism wants when it tells its error
+// in a challenge (RFC 7628 section 3.2.3; Google's XOAUTH2: empty).
+var dummies = map[string]string{"OAUTHBEARER": "AQ==", "XOAUTH2": ""}
 
 // login composes the command, and a source of what the backend asks for
 // behind it.
@@ -242,27 +264,33 @@ func (p *peer) login(r proxy.Request) (command string, more func() (string, bool
 			return next, true
 		}
 	}
+	user, password := r.User, r.Secret.Reveal()
 	mech, encoded := r.Mech, ""
 	switch {
 	case p.origin.Master != nil || r.Authzid != "":
 		mech, encoded = "PLAIN", proxy.PlainResponse(r, p.origin.Master)
 	case mech == "OAUTHBEARER" || mech == "XOAUTH2":
-		encoded = base64.StdEncoding.EncodeToString([]byte(r.Secret.Reveal()))
+		encoded = base64.StdEncoding.EncodeToString([]byte(password))
 	case p.has("AUTH=PLAIN") && (mech != policy.UserPass || p.has(imap.CapLoginDisabled)):
 		mech, encoded = "PLAIN", proxy.PlainResponse(r, nil)
 	case p.has(imap.CapLoginDisabled):
 		return "", nil, errors.New("the backend offers neither LOGIN nor AUTH=PLAIN on this connection")
-	default:
-		// As literals, names and passwords of any bytes pass (RFC 9051 section 4.3).
-		if quotable(r.User) && quotable(r.Secret.Reveal()) {
-			return r.Token + " LOGIN " + quote(r.User) + " " + quote(r.Secret.Reveal()), queue(), nil
+	}
+	p.sent = []string{encoded, password, strings.Trim(quote(password), `"`)}
+	if encoded == "" {
+		if quotable(user) && quotable(password) {
+			return r.Token + " LOGIN " + quote(user) + " " + quote(password), queue(), nil
 		}
-		user, password := r.User, r.Secret.Reveal()
-		if p.has(imap.CapLiteralPlus) || p.has(imap.CapLiteralMinus) {
+		// As literals, names and passwords of any bytes pass (RFC 9051 section 4.3).
+		if p.has(imap.CapLiteralPlus) || p.has(imap.CapLiteralMinus) && max(len(user), len(password)) <= literalMinus {
 			return fmt.Sprintf("%s LOGIN {%d+}\r\n%s {%d+}\r\n%s", r.Token, len(user), user, len(password), password), queue(), nil
 		}
 		return fmt.Sprintf("%s LOGIN {%d}", r.Token, len(user)),
 			queue(fmt.Sprintf("%s {%d}", user, len(password)), password), nil
+	}
+	if !p.has(imap.Cap("AUTH=" + mech)) {
+		// It would say NO, which looks like a wrong password.
+		return "", nil, fmt.Errorf("the backend does not offer AUTH=%s on this connection", mech)
 	}
 	if p.has(imap.CapSASLIR) && len(encoded) <= initialResponse {
 		return r.Token + " AUTHENTICATE " + mech + " " + encoded, queue(), nil
@@ -308,15 +336,18 @@ func (p *peer) id() string {
 	}
 	slices.Sort(keys)
 	for _, key := range keys {
-		value := o.Software.ID[key]
-		if len(fields) < 2*maxIDFields && !strings.HasPrefix(key, "x-") && quotable(key) && quotable(value) {
+		if value := o.Software.ID[key]; !strings.HasPrefix(key, "x-") && quotable(key) && quotable(value) {
 			fields = append(fields, key, value)
 		}
 	}
-	for i := range fields {
-		fields[i] = quote(fields[i])
+	fields = fields[:min(len(fields), 2*maxIDFields)]
+	line := "ID ("
+	for i := 0; i < len(fields); i += 2 {
+		if field := quote(fields[i]) + " " + quote(fields[i+1]) + " "; len(line)+len(field) <= backendID {
+			line += field
+		}
 	}
-	return "ID (" + strings.Join(fields, " ") + ")"
+	return strings.TrimSuffix(line, " ") + ")"
 }
 
 // access are the codes that say something of the account other than a wrong
@@ -326,7 +357,7 @@ var access = []imap.ResponseCode{imap.ResponseCodeAuthorizationFailed, imap.Resp
 
 // rejection says what a NO or BAD means.
 func rejection(r response, challenge []byte) *proxy.Rejection {
-	no := &proxy.Rejection{Class: proxy.Unavailable, Text: proxy.CleanText(r.status + " " + r.text), Challenge: challenge}
+	no := &proxy.Rejection{Class: proxy.Unavailable, Text: r.status + " " + r.text, Challenge: challenge}
 	if r.status != "NO" {
 		return no // BAD: the backend did not understand us
 	}
