@@ -165,7 +165,7 @@ func (p *peer) login(r proxy.Request) (proxy.Reply, error) {
 	mech := r.Mech
 	var queue []string
 	switch {
-	case mech == "OAUTHBEARER" || mech == "XOAUTH2":
+	case proxy.IsBearer(mech):
 		queue = []string{base64.StdEncoding.EncodeToString([]byte(r.Secret.Reveal()))}
 		if p.origin.Master != nil {
 			mech, queue = "PLAIN", []string{proxy.PlainResponse(r, p.origin.Master)}
@@ -204,6 +204,8 @@ func (p *peer) login(r proxy.Request) (proxy.Reply, error) {
 		switch {
 		case len(queue) > 0:
 			say, queue = queue[0], queue[1:]
+		case !proxy.IsBearer(mech):
+			return nil, errors.New("the backend asked for more than a password")
 		default:
 			// A bearer mechanism tells its error in a challenge and wants a
 			// dummy answer (RFC 7628 section 3.2.3; Google's XOAUTH2: empty).
@@ -236,7 +238,8 @@ func (p *peer) forward() error {
 			attributes = append(attributes, name+"="+value)
 		}
 	}
-	add("NAME", "[UNAVAILABLE]") // else the proxy's own name would stay
+	add("NAME", "[UNAVAILABLE]") // else the proxy's own names would stay
+	add("REVERSE_NAME", "[UNAVAILABLE]")
 	add("PROTO", "ESMTP")
 	if hello := xtext(o.Software.Hello); len(hello) < commandLine/2 {
 		add("HELO", hello)

@@ -68,7 +68,7 @@ type dialogue struct {
 type command struct {
 	name, rest string
 	mech       string // of AUTH
-	initial    bool   // AUTH has an initial response, in rest
+	initial    string // response of AUTH, empty: none
 }
 
 // Greet says who we are (RFC 5321 section 4.2).
@@ -159,18 +159,18 @@ func (d *dialogue) obey(c *command) (proxy.Request, error) {
 		}
 		return proxy.Request{Kind: proxy.StartTLS}, nil
 	case "AUTH": // RFC 4954 section 4
-		mech, initial, found := strings.Cut(c.rest, " ")
+		var secret bool
+		c.mech, c.initial, secret = proxy.SplitAuth(c.rest)
 		switch {
 		case d.denied != nil:
 			return none, d.wrong(503, badSequence, "You are logged in already")
 		case d.hello == "":
 			return none, d.wrong(503, badSequence, "EHLO comes first")
-		case mech == "":
+		case c.mech == "":
 			return none, d.wrong(501, badArguments, "AUTH wants the name of a mechanism")
 		}
-		c.mech, c.rest, c.initial = strings.ToUpper(mech), strings.TrimSpace(initial), found
 		d.pending = c
-		return proxy.Request{Kind: proxy.Chosen, Mech: c.mech, Exposed: found && c.rest != "" && c.rest != "="}, nil
+		return proxy.Request{Kind: proxy.Chosen, Mech: c.mech, Exposed: secret}, nil
 	case "MAIL": // RFC 4954 section 6: not before a login
 		if d.denied != nil {
 			return none, d.deny()
@@ -256,8 +256,8 @@ func (d *dialogue) exchange(c *command) (proxy.Request, error) {
 	x := proxy.Exchange{Mech: c.mech}
 	var response []byte
 	var err error
-	if c.initial {
-		response, err = proxy.DecodeSASL([]byte(c.rest))
+	if c.initial != "" {
+		response, err = proxy.DecodeSASL([]byte(c.initial))
 	}
 	for err == nil {
 		var challenge string
