@@ -1,0 +1,217 @@
+package popfront
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"regexp"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"mailreeve/proxy"
+	"mailreeve/proxy/proxytest"
+)
+
+// FuzzDialogue says anything, in clear or over TLS, to a proxy whose backend
+// refuses every login. The replies are those of a POP3 server, the session
+// ends, the backend hears nothing but well-formed commands, and in clear nothing.
+func FuzzDialogue(f *testing.F) {
+	for _, said := range proxytest.Said(f, "C:") {
+		f.Add(said, false)
+		f.Add(said, true)
+	}
+	f.Fuzz(func(t *testing.T, said []byte, secure bool) {
+		if !secure && len(said) > 0 && (said[0] == 0x16 || said[0] == 0x80) {
+			return // a TLS record
+		}
+		synctest.Test(t, func(t *testing.T) { converse(t, said, secure) })
+	})
+}
+
+func converse(t *testing.T, said []byte, secure bool) {
+	rig := proxytest.New(t, Front, probe)
+	rig.Backend.Forward = true
+	dials := 0
+	rig.Backend.Dialer = func(context.Context, string) (net.Conn, error) {
+		dials++ // one session, one dial at a time
+		ours, theirs := net.Pipe()
+		go refuseAll(t, theirs)
+		return ours, nil
+	}
+	listener := "starttls"
+	if secure {
+		listener = "implicit"
+	}
+	rig.Apply()
+	conn := rig.Secure(rig.Connect(listener), secure)
+	heard := make(chan []byte, 1)
+	go func() {
+		all, _ := io.ReadAll(conn)
+		heard <- all
+	}()
+	conn.Write(said)
+	time.Sleep(10 * time.Minute)
+	conn.Close()
+	select {
+	case all := <-heard:
+		wantReplies(t, all)
+	case <-time.After(time.Minute):
+		t.Error("the session does not end")
+	}
+	rig.Engine.Shutdown(0, 0)
+	if !secure && dials > 1 { // the first asks what the backend offers
+		t.Errorf("in clear, and the backend was dialled %d times", dials)
+	}
+	if n := rig.Logs.FilterMessage("a session failed").Len(); n > 0 {
+		t.Errorf("%d panics: %v", n, rig.Logs.FilterMessage("a session failed").All())
+	}
+}
+
+// wantReplies checks that what the client heard is POP3.
+func wantReplies(t *testing.T, heard []byte) {
+	list := false
+	for line := range strings.SplitAfterSeq(string(heard), "\r\n") {
+		line, whole := strings.CutSuffix(line, "\r\n")
+		switch {
+		case line == "" && !whole:
+		case !whole:
+			t.Errorf("half a line: %q", line)
+		case list:
+			list = line != "."
+		case line == "+OK Begin TLS negotiation.":
+			return // what follows is an alert
+		case line == "+OK", line == "+OK Capability list follows.":
+			list = true
+		case strings.HasPrefix(line, "+OK "):
+		case strings.HasPrefix(line, "-ERR "):
+			wantDecent(t, line)
+		case strings.HasPrefix(line, "+ "):
+			if _, err := base64.StdEncoding.DecodeString(line[2:]); err != nil {
+				t.Errorf("a prompt in no base64: %q", line)
+			}
+		default:
+			t.Errorf("no POP3: %q", line)
+		}
+	}
+}
+
+var (
+	isForward = regexp.MustCompile(`^XCLIENT ADDR=192\.0\.2\.7 PORT=40000 DESTADDR=198\.51\.100\.1 DESTPORT=\d+ SESSION=\w{12} TTL=6 CLIENT-TRANSPORT=TLS$`)
+	isBase64  = regexp.MustCompile(`^[A-Za-z0-9+/]*=*$`)
+)
+
+// refuseAll is a backend that takes nothing for granted.
+func refuseAll(t *testing.T, conn net.Conn) {
+	defer conn.Close()
+	lines := bufio.NewReader(conn)
+	say := func(s string) { io.WriteString(conn, s+"\r\n") }
+	say("+OK [XCLIENT] ready")
+	forwarded, named, asked := false, false, false
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			return
+		}
+		line, ok := strings.CutSuffix(line, "\r\n")
+		if !ok || strings.ContainsAny(line, "\x00\r") {
+			t.Errorf("the backend heard %q", line)
+		}
+		verb, rest, _ := strings.Cut(line, " ")
+		switch {
+		case asked && isBase64.MatchString(line):
+			say("-ERR [AUTH] no")
+			asked = false
+		case line == "QUIT":
+			return
+		case line == "CAPA":
+			say("+OK\r\nPIPELINING\r\nSASL PLAIN XOAUTH2 OAUTHBEARER\r\n.")
+		case isForward.MatchString(line) && !forwarded:
+			forwarded = true
+			say("+OK")
+		case verb == "USER" && forwarded && !named && rest != "":
+			named = true
+			say("+OK")
+		case verb == "PASS" && named:
+			say("-ERR [AUTH] no")
+		case verb == "AUTH" && forwarded && !named && len(line) < 254:
+			mech, initial, ok := strings.Cut(rest, " ")
+			if mech != "PLAIN" && mech != "XOAUTH2" && mech != "OAUTHBEARER" || !isBase64.MatchString(initial) {
+				t.Errorf("the backend heard %q", line)
+			}
+			if asked = !ok; asked {
+				say("+ ")
+			} else {
+				say("-ERR [AUTH] no")
+			}
+		default:
+			t.Errorf("the backend heard %q", line)
+			return
+		}
+	}
+}
+
+// canned is a connection to a backend whose words do not depend on ours.
+type canned struct {
+	net.Conn
+	says  *bytes.Reader
+	heard bytes.Buffer
+}
+
+func (c *canned) Read(p []byte) (int, error)       { return c.says.Read(p) }
+func (c *canned) Write(p []byte) (int, error)      { return c.heard.Write(p) }
+func (c *canned) SetWriteDeadline(time.Time) error { return nil }
+
+// FuzzReply hears anything from a backend. A login's reply is one good line,
+// and all else an error that says what it is.
+func FuzzReply(f *testing.F) {
+	for _, said := range proxytest.Said(f, "B<") {
+		for mech := range uint8(4) {
+			f.Add(said, mech)
+		}
+	}
+	f.Fuzz(func(t *testing.T, says []byte, mech uint8) {
+		conn := &canned{says: bytes.NewReader(says)}
+		p := Front.Dial(proxy.NewWire(conn), proxy.Origin{Hostname: "proxy.test.example", Session: "1G90A7RCDEFG", Forward: true,
+			Client: netip.MustParseAddrPort("192.0.2.7:40000"), Server: netip.MustParseAddrPort("198.51.100.1:110")})
+		if p.Greeting() != nil {
+			return
+		}
+		if mech >= 128 {
+			offer, _ := p.Offer()
+			for _, line := range offer.Extensions {
+				if len(line) > 200 || strings.ContainsFunc(line, func(c rune) bool { return c < ' ' || c > '~' }) {
+					t.Errorf("offered: %q", line)
+				}
+			}
+		}
+		r := proxy.Request{Mech: []string{"USERPASS", "PLAIN", "XOAUTH2", "OAUTHBEARER"}[mech%4], User: "anna", Secret: "secret"}
+		reply, err := p.Login(r)
+		var no *proxy.Rejection
+		switch {
+		case err == nil:
+			text, ok := bytes.CutSuffix(reply, []byte("\r\n"))
+			if !ok || !bytes.HasPrefix(reply, []byte("+OK")) || bytes.ContainsRune(text, '\n') {
+				t.Errorf("logged in with %q", reply)
+			}
+		case errors.As(err, &no):
+			if no.Class != proxy.BadCredential && no.Class != proxy.NoAccess && no.Class != proxy.Unavailable {
+				t.Errorf("class %d", no.Class)
+			}
+			if no.Code != "" && no.Code != "IN-USE" && no.Code != "LOGIN-DELAY" {
+				t.Errorf("code %q", no.Code)
+			}
+			if no.Challenge != nil && !proxy.IsBearer(r.Mech) {
+				t.Errorf("a challenge in a %s exchange", r.Mech)
+			}
+		case reply != nil:
+			t.Errorf("%v, and yet %q", err, reply)
+		}
+	})
+}
