@@ -387,6 +387,36 @@ func (stranger) Login(proxy.Request) (proxy.Reply, error) {
 	return nil, &proxy.Rejection{Class: proxy.NoAccess, Code: "SYS/PERM", Text: "closed", Challenge: nil}
 }
 
+// TestEchoIsWithheld: a backend that repeats the credential, in whatever form it
+// was sent, does not bring it into the log.
+func TestEchoIsWithheld(t *testing.T) {
+	const password = `Kanarien"vogel7`
+	for name, p := range map[string]*peer{
+		"quoted": {}, "literals": {}, "PLAIN": {caps: []string{"LOGINDISABLED", "AUTH=PLAIN", "SASL-IR"}},
+		"master": {caps: []string{"AUTH=PLAIN"}, origin: proxy.Origin{Master: &proxy.Master{User: "reeve", Secret: "x"}}},
+	} {
+		r := proxy.Request{Token: "a", Mech: "USERPASS", User: "anna", Secret: password}
+		if name == "literals" {
+			r.User = "\xe4"
+		}
+		command, more, err := p.login(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := []string{command}
+		for part, ok := more(); ok; part, ok = more() {
+			said = append(said, part)
+		}
+		last := said[len(said)-1]
+		if got := p.clean("BAD what is " + last + "?"); got != "(withheld: it repeats the credential)" {
+			t.Errorf("%s: %s", name, got)
+		}
+		if got := p.clean("NO Login failed."); got != "NO Login failed." {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+}
+
 // TestDenialOverTLS: over TLS the backend is asked first, so a wrong password
 // stays one, and a right one proves whose finding it is.
 func TestDenialOverTLS(t *testing.T) {
