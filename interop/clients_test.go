@@ -9,12 +9,7 @@ import (
 
 // login returns what an account's owner types into a mail program that is to talk to the server itself.
 func (rig *Rig) login(p Protocol, entry Entry, a Account) Login {
-	e := map[Protocol]map[Entry]Endpoint{
-		IMAP:       {Plain: rig.IMAP, StartTLS: rig.IMAP.By(StartTLS), Implicit: rig.IMAPS},
-		POP3:       {Plain: rig.POP3, StartTLS: rig.POP3.By(StartTLS), Implicit: rig.POP3S},
-		Submission: {Plain: rig.Submission, StartTLS: rig.SubmissionStartTLS, Implicit: rig.Submissions},
-	}[p][entry]
-	return Login{Endpoint: e, Account: a, CAFile: rig.CAFile}
+	return Login{Endpoint: rig.direct(p, entry), Account: a, CAFile: rig.CAFile}
 }
 
 // Each mail program does all it can, by each way to enter.
@@ -24,43 +19,49 @@ func TestClients(t *testing.T) {
 		for _, entry := range []Entry{Plain, StartTLS, Implicit} {
 			t.Run(fmt.Sprintf("%s %s", c.Name, entry), func(t *testing.T) {
 				t.Parallel()
-				Require(t, c.Programs...)
 				a := rig.NewAccount(t, Bert.Password)
-				login := rig.login(c.Protocol, entry, a)
-				do := func(name string, act Action) string {
-					t.Helper()
-					out, err := login.Do(t, act)
-					if err != nil {
-						t.Fatalf("%s: %v\n%s", name, err, out)
-					}
-					return out
-				}
-
-				if c.Send != nil {
-					to := rig.NewAccount(t, "x")
-					do("Send", c.Send(a, to, Message(a, to, "sent by a client")))
-					rig.WaitMail(t, to, "sent by a client, once more")
-					return
-				}
-				rig.Deliver(t, a, Message(Bert, a, "first message"))
-				rig.Deliver(t, a, Message(Bert, a, "second message"))
-				do("List", c.List)
-				out := do("Fetch", c.Fetch)
-				for _, text := range []string{"first message, once more", "second message, once more"} {
-					if !strings.Contains(out, text) {
-						t.Errorf("Fetch does not say %q:\n%s", text, out)
-					}
-				}
-				if c.Append != nil {
-					do("Append", c.Append(Message(a, a, "third message")))
-					rig.WaitMail(t, a, "third message, once more")
-				}
-				do("Delete", c.Delete)
-				if !eventually(func() bool { return len(rig.Mails(t, a)) == 0 }) {
-					t.Errorf("after Delete the inbox has %q", rig.Mails(t, a))
-				}
+				everything(t, rig, c, rig.login(c.Protocol, entry, a))
 			})
 		}
+	}
+}
+
+// everything lets a mail program do all it can with the mailbox of the login.
+func everything(t *testing.T, rig *Rig, c Client, login Login) {
+	t.Helper()
+	Require(t, c.Programs...)
+	a := login.Account
+	do := func(name string, act Action) string {
+		t.Helper()
+		out, err := login.Do(t, act)
+		if err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, out)
+		}
+		return out
+	}
+
+	if c.Send != nil {
+		to := rig.NewAccount(t, "x")
+		do("Send", c.Send(a, to, Message(a, to, "sent by a client")))
+		rig.WaitMail(t, to, "sent by a client, once more")
+		return
+	}
+	rig.Deliver(t, a, Message(Bert, a, "first message"))
+	rig.Deliver(t, a, Message(Bert, a, "second message"))
+	do("List", c.List)
+	out := do("Fetch", c.Fetch)
+	for _, text := range []string{"first message, once more", "second message, once more"} {
+		if !strings.Contains(out, text) {
+			t.Errorf("Fetch does not say %q:\n%s", text, out)
+		}
+	}
+	if c.Append != nil {
+		do("Append", c.Append(Message(a, a, "third message")))
+		rig.WaitMail(t, a, "third message, once more")
+	}
+	do("Delete", c.Delete)
+	if !eventually(func() bool { return len(rig.Mails(t, a)) == 0 }) {
+		t.Errorf("after Delete the inbox has %q", rig.Mails(t, a))
 	}
 }
 

@@ -107,8 +107,8 @@ brands:
       pop3: [pop.example.test, localhost]
       submission: [smtp.example.test, localhost]
     legacy: ['*.kunde.example']
-certificates: { files: [{ cert: %s, key: %s }] }
-events: { file: %s, keep: 1d }
+certificates: { files: [{ cert: %q, key: %q }] }
+events: { file: %q, keep: 1d }
 limits: { connections: 2000, per_address: 1000 }
 drain: { goodbye: 0s, deadline: 3s }
 log: { level: debug, format: json }
@@ -123,7 +123,7 @@ listeners:
 	b.WriteString("backends:\n")
 	for _, protocol := range []Protocol{IMAP, POP3, Submission} {
 		tls := map[Entry]string{Plain: "off", StartTLS: "starttls", Implicit: "implicit"}[hop.Entry]
-		ca := ", ca: " + p.rig.CAFile
+		ca := fmt.Sprintf(", ca: %q", p.rig.CAFile)
 		if hop.Entry == Plain {
 			ca = ""
 		}
