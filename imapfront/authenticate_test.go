@@ -175,6 +175,27 @@ func TestBearerError(t *testing.T) {
 	}
 }
 
+// TestBearerErrorTwice: one error is told, and nothing is asked for without end.
+func TestBearerErrorTwice(t *testing.T) {
+	for _, c := range []struct{ name, backend, cause string }{
+		{"twice", "B< + {b64:error}\nB: AQ==\nB< + {b64:again}", "asked for more"},
+		{"no base64", "B< + !", "illegal base64"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			setup{probe: bearing, cause: c.cause}.play(t, inBearingTLS+`
+				C: a AUTHENTICATE OAUTHBEARER `+oauthAnna+bearing+`
+				B: a AUTHENTICATE OAUTHBEARER `+oauthAnna+`
+				`+c.backend+`
+				S: a NO `+outage+`
+				C: b NOOP
+				S: b OK NOOP completed.
+				C! close
+				E: attempts=1 refused=unavailable
+			`)
+		})
+	}
+}
+
 // TestLongTokens: a token of several KiB passes, on the line where it fits.
 func TestLongTokens(t *testing.T) {
 	token := func(n int) string {

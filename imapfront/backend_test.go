@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"testing/synctest"
 
 	"mailreeve/proxy"
 	"mailreeve/proxy/proxytest"
@@ -76,49 +75,39 @@ func TestBackendOutage(t *testing.T) {
 		{"no tag", ready + login + "\nB< Kanarienvogel7?", "the backend said"},
 		{"asks a LOGIN for more", ready + login + "\nB< + x", "asked for more"},
 		{"LOGINDISABLED and no PLAIN", `B< * OK [CAPABILITY IMAP4rev1 LOGINDISABLED AUTH=CRAM-MD5] ready`, "offers neither"},
+		{"asks CAPABILITY for more", "B< * OK ready\nB: reeve1 CAPABILITY\nB< + x", "asked for more"},
 		{"no capabilities", "B< * OK ready\nB: reeve1 CAPABILITY\nB< reeve1 OK done", "no capabilities"},
 		{"CAPABILITY refused", "B< * OK ready\nB: reeve1 CAPABILITY\nB< reeve1 BAD what?", "no capabilities"},
 		{"OK to nothing", "B. * OK [CAPABILITY IMAP4rev1] hi\\r\\nx OK in\\r\\n\n" + login, "x OK in"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				r := proxytest.New(t, Front, probe)
-				r.Play("implicit", inTLS+`
-					C: a LOGIN anna Kanarienvogel7
-				`+c.script+`
-					S: a NO `+outage+`
-					C: b NOOP
-					S: b OK NOOP completed.
-					C! close
-					E: action=pass end=CD attempts=1 verified= refused=unavailable
-				`)
-				logged(t, r, "could not be carried out", c.cause)
-				checkHeard(t, r.Heard)
-				r.WantNoSecret()
-			})
+			setup{cause: c.cause}.play(t, inTLS+`
+				C: a LOGIN anna Kanarienvogel7
+			`+c.script+`
+				S: a NO `+outage+`
+				C: b NOOP
+				S: b OK NOOP completed.
+				C! close
+				E: action=pass end=CD attempts=1 verified= refused=unavailable
+			`)
 		})
 	}
 }
 
 func TestBackendDown(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := proxytest.New(t, Front, probe)
-		r.Play("implicit", inTLS+`
-			P! down
-			C: a LOGIN anna Kanarienvogel7
-			S: a NO `+outage+`
-			P! up
-			C: b LOGIN anna Kanarienvogel7
-		`+ready+`
-			B: b LOGIN "anna" "Kanarienvogel7"
-			B< b OK in
-			S: b OK in
-			C! close
-			E: verified=true attempts=2
-		`)
-		logged(t, r, "could not be carried out", "connection refused")
-		r.WantNoSecret()
-	})
+	setup{cause: "connection refused"}.play(t, inTLS+`
+		P! down
+		C: a LOGIN anna Kanarienvogel7
+		S: a NO `+outage+`
+		P! up
+		C: b LOGIN anna Kanarienvogel7
+	`+ready+`
+		B: b LOGIN "anna" "Kanarienvogel7"
+		B< b OK in
+		S: b OK in
+		C! close
+		E: verified=true attempts=2
+	`)
 }
 
 // TestBackendDialects: each backend is spoken to as it says it wants.
@@ -339,6 +328,21 @@ func TestMaster(t *testing.T) {
 			S: a NO `+outage+`
 			C! close
 			E: verified=
+		`)
+	})
+	t.Run("a challenge for the master is not the customer's", func(t *testing.T) {
+		setup{probe: bearing, change: mastered, cause: "asked for more"}.play(t, inBearingTLS+`
+			C: a AUTHENTICATE XOAUTH2 `+xoauthAnna+bearing+`
+			B: a AUTHENTICATE XOAUTH2 `+xoauthAnna+`
+			B< a OK in
+			B: reeve1 LOGOUT
+			B! next
+		`+bearing+`
+			B: a AUTHENTICATE PLAIN {b64:anna@test.example\x00reeve\x00Kanarienvogel7}
+			B< + {b64:what?}
+			S: a NO `+outage+`
+			C! close
+			E: refused=unavailable
 		`)
 	})
 	t.Run("master refused", func(t *testing.T) {

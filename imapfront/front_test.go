@@ -46,6 +46,7 @@ type setup struct {
 	listener string // implicit, unless set
 	probe    string
 	change   func(*proxytest.Rig)
+	cause    string // that the operators' log names, or empty
 }
 
 func (s setup) play(t *testing.T, scripts ...string) {
@@ -66,6 +67,9 @@ func (s setup) play(t *testing.T, scripts ...string) {
 			r.Heard = nil
 			r.Play(s.listener, script)
 			checkHeard(t, r.Heard)
+		}
+		if s.cause != "" {
+			logged(t, r, "could not be carried out", s.cause)
 		}
 		r.WantNoSecret()
 	})

@@ -169,6 +169,18 @@ func TestLiteralTooLong(t *testing.T) {
 	})
 }
 
+// TestLongCommand: lines between literals count too.
+func TestLongCommand(t *testing.T) {
+	piece := `C. v \"k\" \"` + strings.Repeat("x", 7000) + `\" \"k\" {1+}\r\n`
+	play(t, "implicit", inTLS+`
+		C. a ID (\"k\" {1+}\r\n
+	`+strings.Repeat(piece+"\n", 10)+`
+		S: * BYE Das ist nicht das Protokoll dieses Ports. Verbindung endet.
+		S.
+		E: end=PD reason=line_too_long client_id=
+	`)
+}
+
 // TestPipelined: what came behind the login in one packet is the backend's.
 func TestPipelined(t *testing.T) {
 	play(t, "implicit", inTLS+`
@@ -234,5 +246,22 @@ func TestIDAfterLogin(t *testing.T) {
 		B: c ID ("name" "Thunderbird" "version" "153.7")
 		C! close
 		E: client=Thunderbird_153.7 client_id=map[name:Thunderbird_version:153.7]
+	`)
+}
+
+// TestIDLongAfterLogin: only the first 4 KiB of the relay are looked at.
+func TestIDLongAfterLogin(t *testing.T) {
+	line := "b NOOP " + strings.Repeat("x", 900)
+	play(t, "implicit", inTLS+`
+		C: a LOGIN anna Kanarienvogel7
+	`+ready+`
+		B: a LOGIN "anna" "Kanarienvogel7"
+		B< a OK in
+		S: a OK in
+	`+strings.Repeat("C: "+line+"\nB: "+line+"\n", 5)+`
+		C: c ID ("name" "Late")
+		B: c ID {...}
+		C! close
+		E: client= verified=true
 	`)
 }
