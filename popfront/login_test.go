@@ -23,6 +23,31 @@ func TestPasswordsAreOpaque(t *testing.T) {
 	`)
 }
 
+// A name may be padded; a mechanism refused in between takes it back.
+func TestNames(t *testing.T) {
+	play(t, "implicit", `
+		C! tls pop.test.example
+		S: +OK proxy.test.example ready.
+		C: USER bert
+		S: +OK Send your password.
+		C: AUTH GSSAPI
+		S: -ERR Dieses Anmeldeverfahren gibt es hier nicht. {...}
+		C: PASS Kanarienvogel7
+		S: -ERR USER comes first.
+		C: user  anna maria 
+		S: +OK Send your password.
+		C: pass Kanarienvogel7
+		B< +OK ready
+		B: USER anna maria
+		B< +OK
+		B: PASS Kanarienvogel7
+		B< +OK Logged in.
+		S: +OK Logged in.
+		C! close
+		E: action=pass end=CR account=anna_maria verified=true attempts=1
+	`, open)
+}
+
 // What could not be said on the backend's wire without doubt is refused here.
 func TestMalformedPasswords(t *testing.T) {
 	play(t, "implicit", `

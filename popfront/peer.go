@@ -23,7 +23,8 @@ const (
 type peer struct {
 	wire    *proxy.Wire
 	origin  proxy.Origin
-	xclient bool // the backend trusts us to name the client
+	xclient bool     // the backend trusts us to name the client
+	sent    []string // secrets that it was told, not to be repeated in a log
 }
 
 // reply reads one response line.
@@ -102,6 +103,7 @@ func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
 	case proxy.IsBearer(r.Mech):
 		mech, encoded = r.Mech, base64.StdEncoding.EncodeToString([]byte(r.Secret.Reveal()))
 	}
+	p.sent = []string{r.Secret.Reveal(), encoded}
 	first := "USER " + r.User
 	if mech != "" {
 		first = "AUTH " + mech
@@ -125,7 +127,7 @@ func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
 		return nil, err
 	}
 	if !good(line) {
-		no := rejection(line)
+		no := p.rejection(line)
 		if code(line) == "AUTH" {
 			// Before the password this is about the connection, not the customer.
 			no.Class = proxy.Unavailable
@@ -152,7 +154,7 @@ func (p *peer) finish(mech, encoded string) (proxy.Reply, error) {
 		case good(line):
 			return proxy.Reply(line + "\r\n"), nil
 		case !more && line != "+":
-			no := rejection(line)
+			no := p.rejection(line)
 			no.Challenge = challenge
 			return nil, no
 		case encoded == "" && !proxy.IsBearer(mech):
@@ -199,8 +201,8 @@ func code(line string) string {
 }
 
 // rejection says what an -ERR means.
-func rejection(line string) *proxy.Rejection {
-	no := &proxy.Rejection{Class: proxy.Unavailable, Text: proxy.CleanText(line)}
+func (p *peer) rejection(line string) *proxy.Rejection {
+	no := &proxy.Rejection{Class: proxy.Unavailable, Text: proxy.CleanTextBut(line, p.sent...)}
 	switch c := code(line); {
 	case line != "-ERR" && !strings.HasPrefix(line, "-ERR "):
 	case c == "IN-USE", c == "LOGIN-DELAY":

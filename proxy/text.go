@@ -136,3 +136,17 @@ func clean(text string, limit int) string {
 
 // CleanText bounds and cleans what a backend said, for a log line.
 func CleanText(text string) string { return clean(text, maxText) }
+
+// CleanTextBut is CleanText for what a backend said to a credential. Some
+// repeat a command that they did not understand: a text with one of the secrets
+// is withheld whole, since stars in a well-known sentence would tell what stood
+// there. Secrets of less than four bytes stand in any text and are not looked for.
+func CleanTextBut(text string, secrets ...string) string {
+	folded := strings.ToLower(text)
+	for _, secret := range secrets {
+		if len(secret) >= 4 && strings.Contains(folded, strings.ToLower(secret)) {
+			return "(withheld: it repeats the credential)"
+		}
+	}
+	return CleanText(text)
+}

@@ -25,6 +25,7 @@ const (
 type peer struct {
 	wire       *proxy.Wire
 	origin     proxy.Origin
+	sent       []string // secrets that the backend was told, not to be repeated in a log
 	extensions []string // behind the first line of the reply to EHLO; nil: not known
 }
 
@@ -35,8 +36,11 @@ type reply struct {
 	lines []string // without codes
 }
 
-func (r *reply) String() string {
-	return proxy.CleanText(strconv.Itoa(r.code) + " " + strings.Join(r.lines, " / "))
+func (r *reply) String() string { return r.text() }
+
+// text is the reply for a log, without secrets.
+func (r *reply) text(secrets ...string) string {
+	return strconv.Itoa(r.code) + " " + proxy.CleanTextBut(strings.Join(r.lines, " / "), secrets...)
 }
 
 // read reads a reply (RFC 5321 section 4.2.1).
@@ -49,11 +53,11 @@ func (p *peer) read() (*reply, error) {
 		}
 		s := string(line)
 		if len(s) < 3 || len(s) > 3 && s[3] != ' ' && s[3] != '-' {
-			return nil, fmt.Errorf("the backend said %q", proxy.CleanText(s))
+			return nil, fmt.Errorf("the backend said %q", proxy.CleanTextBut(s, p.sent...))
 		}
 		code, err := strconv.Atoi(s[:3])
 		if err != nil || code < 200 || code > 599 || r.code != 0 && code != r.code {
-			return nil, fmt.Errorf("the backend said %q", proxy.CleanText(s))
+			return nil, fmt.Errorf("the backend said %q", proxy.CleanTextBut(s, p.sent...))
 		}
 		r.code = code
 		r.raw = append(append(r.raw, s...), "\r\n"...)
@@ -181,6 +185,7 @@ func (p *peer) login(r proxy.Request) (proxy.Reply, error) {
 	if !slices.Contains(mechs, mech) {
 		return nil, fmt.Errorf("the backend does not offer AUTH %s on this connection", mech)
 	}
+	p.sent = append(slices.Clone(queue), r.Secret.Reveal())
 	command := "AUTH " + mech
 	if line := command + " " + queue[0]; mech != "LOGIN" && len(line)+2 <= commandLine {
 		command, queue = line, nil
@@ -198,7 +203,7 @@ func (p *peer) login(r proxy.Request) (proxy.Reply, error) {
 		case a.code == 235:
 			return proxy.Reply(a.raw), nil
 		case a.code != 334:
-			return nil, rejection(a, challenge)
+			return nil, rejection(a, challenge, p.sent)
 		}
 		say := ""
 		switch {
@@ -292,8 +297,8 @@ func xtext(s string) string {
 }
 
 // rejection says what a refused AUTH means (RFC 4954 section 6).
-func rejection(r *reply, challenge []byte) *proxy.Rejection {
-	no := &proxy.Rejection{Class: proxy.Unavailable, Text: r.String(), Challenge: challenge}
+func rejection(r *reply, challenge []byte, sent []string) *proxy.Rejection {
+	no := &proxy.Rejection{Class: proxy.Unavailable, Text: r.text(sent...), Challenge: challenge}
 	switch r.code {
 	case 535:
 		no.Class = proxy.BadCredential
