@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -75,15 +76,25 @@ type link struct {
 	wire    *Wire
 	peer    Peer
 	address string
+	release func() bool // the connection no longer ends with the context it was made in
 }
 
+// close takes its leave; drop does not.
 func (l *link) close() {
 	l.peer.Quit()
+	l.drop()
+}
+
+func (l *link) drop() {
+	l.release()
 	l.wire.Close()
 }
 
 // connect reaches the first address that answers and speaks until the login.
 func (b *Backend) connect(ctx context.Context, o Origin) (*link, error) {
+	if len(b.Addresses) == 0 {
+		return nil, errors.New("the backend has no address")
+	}
 	var failures []error
 	for _, address := range b.order() {
 		l, err := b.try(ctx, address, o)
@@ -135,27 +146,40 @@ func (b *Backend) note(address string, failed time.Time) {
 
 // try speaks with one address until the login. Every error says what was being done.
 func (b *Backend) try(ctx context.Context, address string, o Origin) (*link, error) {
-	dial := b.Dialer
-	if dial == nil {
-		dial = func(ctx context.Context, address string) (net.Conn, error) {
-			d := net.Dialer{Timeout: b.Connect, KeepAliveConfig: keepAlive}
-			return d.DialContext(ctx, "tcp", address)
-		}
-	}
-	conn, err := dial(ctx, address)
+	conn, err := b.dial(ctx, address)
 	if err != nil {
 		return nil, fmt.Errorf("connecting: %w", err)
 	}
 	l := &link{wire: NewWire(conn), address: address}
+	l.release = context.AfterFunc(ctx, func() { conn.Close() })
+	greeted := false
+	defer func() { // after a panic too
+		if !greeted {
+			l.drop()
+		}
+	}()
 	if err := b.greet(ctx, l, conn, o); err != nil {
-		l.wire.Close()
 		return nil, err
 	}
+	greeted = true
 	return l, nil
 }
 
+func (b *Backend) dial(ctx context.Context, address string) (net.Conn, error) {
+	if b.Connect > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, b.Connect)
+		defer cancel()
+	}
+	if b.Dialer != nil {
+		return b.Dialer(ctx, address)
+	}
+	d := net.Dialer{KeepAliveConfig: keepAlive}
+	return d.DialContext(ctx, "tcp", address)
+}
+
 func (b *Backend) greet(ctx context.Context, l *link, conn net.Conn, o Origin) error {
-	l.wire.SetReadDeadline(time.Now().Add(b.Login))
+	conn.SetDeadline(time.Now().Add(b.Login))
 	if b.Proxy {
 		header, err := proxyHeader(o)
 		if err != nil {
@@ -189,6 +213,9 @@ func (b *Backend) greet(ctx context.Context, l *link, conn net.Conn, o Origin) e
 
 func (b *Backend) encrypt(ctx context.Context, l *link) error {
 	conf := b.TLS
+	if conf == nil {
+		conf = &tls.Config{}
+	}
 	if conf.ServerName == "" {
 		host, _, err := net.SplitHostPort(l.address)
 		if err != nil {
@@ -209,7 +236,7 @@ func (b *Backend) encrypt(ctx context.Context, l *link) error {
 
 // offers returns what the backend offers. It waits only where nothing was ever
 // learnt; an error means that the backend could not be asked a moment ago.
-func (b *Backend) offers(ctx context.Context, o Origin, spawn func(func())) (Offer, error) {
+func (b *Backend) offers(ctx context.Context, o Origin, spawn func(func(context.Context))) (Offer, error) {
 	b.mu.Lock()
 	known := !b.asked.IsZero()
 	fresh := offerFresh
@@ -219,7 +246,7 @@ func (b *Backend) offers(ctx context.Context, o Origin, spawn func(func())) (Off
 	if b.asking == nil && (!known || time.Since(b.asked) > fresh) {
 		done := make(chan struct{})
 		b.asking = done
-		spawn(func() { b.ask(o, done) })
+		spawn(func(ctx context.Context) { b.ask(ctx, o, done) })
 	}
 	asking, offer, err := b.asking, b.offer, b.err
 	b.mu.Unlock()
@@ -241,16 +268,8 @@ func (b *Backend) offers(ctx context.Context, o Origin, spawn func(func())) (Off
 }
 
 // ask learns what the backend offers. An old answer stays when it fails.
-func (b *Backend) ask(o Origin, done chan<- struct{}) {
-	// No customer stands behind this connection: the backend sees the proxy.
-	ctx, cancel := context.WithTimeout(context.Background(), b.Connect+b.Login)
-	defer cancel()
-	var offer Offer
-	l, err := b.connect(ctx, Origin{Session: o.Session})
-	if err == nil {
-		offer, err = l.peer.Offer()
-		l.close()
-	}
+func (b *Backend) ask(ctx context.Context, o Origin, done chan<- struct{}) {
+	offer, err := b.fetch(ctx, o)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err == nil {
@@ -258,6 +277,25 @@ func (b *Backend) ask(o Origin, done chan<- struct{}) {
 	}
 	b.err, b.asked, b.asking = err, time.Now(), nil
 	close(done)
+}
+
+// fetch asks for the offer on a connection of its own. A panic of the front's,
+// which no session would survive to record, becomes an error.
+func (b *Backend) fetch(ctx context.Context, o Origin) (offer Offer, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the proxy made a mistake: %v\n%s", p, debug.Stack())
+		}
+	}()
+	ctx, cancel := context.WithTimeout(ctx, b.Connect+b.Login)
+	defer cancel()
+	// No customer stands behind this connection: the backend sees the proxy.
+	l, err := b.connect(ctx, Origin{Session: o.Session})
+	if err != nil {
+		return offer, err
+	}
+	defer l.close()
+	return l.peer.Offer()
 }
 
 // Probe asks the backend what it offers, afresh, for a check from the command

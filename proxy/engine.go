@@ -41,6 +41,9 @@ type Engine struct {
 	current *Settings
 	sockets map[string]*socket // by address as configured
 	live    map[*session]struct{}
+
+	overdue context.Context // ends at a shutdown's deadline; made with the first session
+	hurry   context.CancelFunc
 }
 
 // socket is an open listening socket. Which listener it serves may change with
@@ -61,7 +64,8 @@ type serving struct {
 // On an error nothing has changed. A listener without an address has no socket;
 // its sessions come by [Engine.ServeConn].
 func (e *Engine) Apply(s *Settings) error {
-	if err := s.prepare(); err != nil {
+	s, err := s.prepared()
+	if err != nil {
 		return err
 	}
 	e.mu.Lock()
@@ -166,7 +170,9 @@ func (e *Engine) acceptLoop(sock *socket) {
 			}
 			continue
 		}
+		e.mu.Lock()
 		e.start(now, conn)
+		e.mu.Unlock()
 	}
 }
 
@@ -174,26 +180,33 @@ func (e *Engine) acceptLoop(sock *socket) {
 // somebody else has accepted. It returns at once; the engine closes the connection.
 func (e *Engine) ServeConn(listener string, conn net.Conn) error {
 	e.mu.Lock()
-	s := e.current
-	e.mu.Unlock()
-	i := slices.IndexFunc(s.Listeners, func(l *Listener) bool { return l.Name == listener })
+	defer e.mu.Unlock()
+	if e.draining.Load() {
+		conn.Close()
+		return errors.New("the proxy is shutting down")
+	}
+	i := -1
+	if e.current != nil {
+		i = slices.IndexFunc(e.current.Listeners, func(l *Listener) bool { return l.Name == listener })
+	}
 	if i < 0 {
 		conn.Close()
 		return fmt.Errorf("no listener is named %s", listener)
 	}
 	e.tally.enter(0)
-	e.start(&serving{s, s.Listeners[i]}, conn)
+	e.start(&serving{e.current, e.current.Listeners[i]}, conn)
 	return nil
 }
 
+// start begins a session. The caller holds the lock, so that Shutdown either
+// sees the session or has kept it from beginning.
 func (e *Engine) start(now *serving, conn net.Conn) {
-	s := newSession(e, now, conn)
-	e.mu.Lock()
 	if e.live == nil {
 		e.live = map[*session]struct{}{}
+		e.overdue, e.hurry = context.WithCancel(context.Background())
 	}
+	s := newSession(e, now, conn)
 	e.live[s] = struct{}{}
-	e.mu.Unlock()
 	e.sessions.Add(1)
 	go e.runSession(s)
 }
@@ -207,12 +220,13 @@ func (e *Engine) runSession(s *session) {
 	e.mu.Unlock()
 }
 
-// spawn runs a short task beside the sessions; Shutdown waits for it.
-func (e *Engine) spawn(task func()) {
+// spawn runs a short task beside the sessions, for one of them. Shutdown waits
+// for it, and ends its context at the deadline.
+func (e *Engine) spawn(task func(context.Context)) {
 	e.sessions.Add(1)
 	go func() {
 		defer e.sessions.Done()
-		task()
+		task(e.overdue)
 	}()
 }
 
@@ -269,6 +283,8 @@ func (e *Engine) Shutdown(goodbye, deadline time.Duration) {
 	defer tick.Stop()
 	end := time.NewTimer(deadline)
 	defer end.Stop()
+	var farewells sync.WaitGroup // one client that does not read must not hold up the others
+	defer farewells.Wait()
 	for {
 		for _, s := range e.snapshot() {
 			at, ok := moments[s]
@@ -276,7 +292,9 @@ func (e *Engine) Shutdown(goodbye, deadline time.Duration) {
 				at = rand.N(max(goodbye, 1))
 				moments[s] = at
 			}
-			s.leave(time.Since(began) >= at)
+			if farewell := s.leave(time.Since(began) >= at); farewell != nil {
+				farewells.Go(farewell)
+			}
 		}
 		select {
 		case <-over:
@@ -286,6 +304,11 @@ func (e *Engine) Shutdown(goodbye, deadline time.Duration) {
 			for _, s := range e.snapshot() {
 				s.cut()
 			}
+			e.mu.Lock()
+			if e.hurry != nil {
+				e.hurry() // those who speak with a backend now
+			}
+			e.mu.Unlock()
 			<-over
 			return
 		}

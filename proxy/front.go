@@ -105,6 +105,10 @@ type Master struct {
 	Secret Secret
 }
 
+// Format hides the secret where fmt, at odds with a verb, would ask the struct
+// around it and not the secret itself.
+func (m Master) Format(s fmt.State, _ rune) { fmt.Fprintf(s, "master user %q", m.User) }
+
 // Software is what a client said of itself.
 type Software struct {
 	ID    map[string]string // IMAP ID

@@ -32,6 +32,7 @@ func readProxyHeader(w *Wire) (client, server netip.AddrPort, err error) {
 	if err != nil {
 		return client, server, err
 	}
+	w.skip(len(raw)) // it is the balancer's, not the client's
 	h, err := proxyproto.Read(bufio.NewReader(bytes.NewReader(raw)))
 	if err != nil {
 		return client, server, fmt.Errorf("%w: %v", errBadHeader, err)

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -27,7 +26,7 @@ func (s *session) backend() *Backend { return s.brand.Backends[s.listener.Front.
 
 // ask learns what the backend offers, from memory mostly.
 func (s *session) ask() {
-	s.offer, s.noOffer = s.backend().offers(context.Background(), Origin{Session: s.id}, s.engine.spawn)
+	s.offer, s.noOffer = s.backend().offers(s.engine.overdue, Origin{Session: s.id}, s.engine.spawn)
 	if s.noOffer != nil {
 		s.engine.log().Warn("the backend cannot be asked what it offers", zap.String("session", s.id),
 			zap.String("brand", s.brand.Name), zap.String("protocol", s.listener.Front.Name), zap.Error(s.noOffer))
@@ -111,9 +110,9 @@ func (s *session) chosen(d Dialogue, req Request) *Ending {
 	s.decided = time.Now()
 	any, this := s.could(""), s.could(req.Mech)
 	switch {
-	case this.Action.Refuses() && (s.tells() || !any.Action.Refuses()):
+	case this.Action.Refuses() && (s.tells() || !any.Action.Refuses() || req.Mech != "" && !s.offers(req.Mech)):
 		// Over TLS a refusal for another reason than the mechanism waits for
-		// the login, which proves whose finding it is.
+		// the login, which proves whose finding it is; where there can be one.
 		return s.refuse(d, req, *s.policyRefusal(this))
 	case req.Mech == "":
 		return s.refuse(d, req, s.refusal(NeedLogin))
@@ -137,7 +136,7 @@ func (s *session) refuse(d Dialogue, req Request, ref Refusal) *Ending {
 		s.engine.log().Debug("refused a login", zap.String("session", s.id), zap.Error(ref.Err))
 	}
 	if err := d.Refuse(req, ref); err != nil {
-		return ended(byClient, err)
+		return s.bye(d, s.ended(err))
 	}
 	if s.bad++; s.bad >= s.settings.Limits.Logins {
 		end := &Ending{who: byLimit, Reason: "too_many_logins", Bye: &Refusal{Class: LimitReached},
@@ -168,9 +167,7 @@ func (s *session) login(d Dialogue, req Request) *Ending {
 	if err != nil {
 		return s.refuse(d, req, s.loginRefusal(err))
 	}
-	s.event.Verified = true
-	s.learn(policy.Verified, policy.Yes)
-	if verdict = s.settings.Policy.Decide(&s.facts, s.decided); verdict.Action.Refuses() {
+	if verdict = s.verified(); verdict.Action.Refuses() {
 		l.close()
 		ref := s.policyRefusal(verdict)
 		ref.Verified = true
@@ -178,14 +175,26 @@ func (s *session) login(d Dialogue, req Request) *Ending {
 	}
 	if err := d.Accept(req, reply); err != nil {
 		l.close()
-		return ended(byClient, err)
+		return s.ended(err)
 	}
 	return s.splice(l)
+}
+
+// verified takes down whose login the backend has confirmed, and the verdict on
+// it: what the client claims later in the session is not that.
+func (s *session) verified() policy.Verdict {
+	s.learn(policy.Verified, policy.Yes)
+	s.verdict = s.settings.Policy.Decide(&s.facts, s.decided)
+	e := &s.event
+	e.Verified, e.Mechanism = true, s.facts.Get(policy.Mech)
+	e.Account, e.Domain, e.UserForm = s.facts.Get(policy.Account), s.facts.Get(policy.Domain), s.facts.Get(policy.UserForm)
+	return s.verdict
 }
 
 // identify makes known whose login is tried. It is no more than a claim until
 // the backend confirms it.
 func (s *session) identify(req Request) {
+	s.facts.Forget(policy.Verified)
 	account := strings.ToValidUTF8(req.identity(), "?")
 	s.learn(policy.Mech, req.Mech)
 	s.learn(policy.Account, account)
@@ -200,7 +209,6 @@ func (s *session) identify(req Request) {
 // enter logs in at a backend. Where that one knows only a master, the
 // customer's credential is verified elsewhere first.
 func (s *session) enter(req Request, b *Backend) (*link, Reply, error) {
-	ctx := context.Background()
 	if b.Master != nil {
 		if b.Check == nil {
 			return nil, nil, errors.New("the backend has a master user and nowhere to check the customer's password")
@@ -217,15 +225,16 @@ func (s *session) enter(req Request, b *Backend) (*link, Reply, error) {
 		l.close()
 	}
 	s.action = "connecting to the backend"
-	l, err := b.connect(ctx, s.origin())
+	l, err := b.connect(s.engine.overdue, s.origin())
 	if err != nil {
 		return nil, nil, err
 	}
+	s.link = l
 	s.event.Backend = l.address
 	s.action = "logging in at the backend"
 	reply, err := l.peer.Login(req)
 	if err != nil {
-		l.wire.Close()
+		l.drop()
 		var no *Rejection
 		if b.Master != nil && errors.As(err, &no) && no.Class == BadCredential {
 			no.Class = Unavailable // the master's credential is wrong; the customer's was good
@@ -268,6 +277,12 @@ func (s *session) splice(l *link) *Ending {
 	s.phase, s.action, s.event.Refused = relaying, "relaying", ""
 	front := s.listener.Front
 	s.mu.Lock() // a shutdown must not set a deadline that the relay has just lifted
+	l.release() // from now on cut closes both
+	if s.gone {
+		s.mu.Unlock()
+		l.drop()
+		return drained()
+	}
 	r := newRelay(s.wire, l.wire, s.settings.Times.Idle[front.Name])
 	r.goodbye = front.Goodbye
 	if front.Watch != nil {

@@ -40,6 +40,7 @@ type relay struct {
 
 	began    time.Time              // the origin of active
 	active   atomic.Int64           // when a byte last moved
+	turn     atomic.Int32           // whose it is to speak
 	limit    atomic.Int64           // silence allowed now
 	first    atomic.Pointer[Ending] // the ending that came first
 	over     atomic.Bool
@@ -47,6 +48,15 @@ type relay struct {
 	speaking sync.Mutex // held while writing to the client; guards midLine
 	midLine  bool       // the last byte to the client was no line end
 }
+
+// Whose turn it is: a goodbye must not stand in place of a reply, or a client
+// sends a mail again that the backend has already taken (RFC 5321 section 4.5.3.2.6
+// grants it ten minutes to say so), and nothing may reach the backend behind it.
+const (
+	clientsTurn  = iota // the backend spoke last
+	backendsTurn        // the client spoke last
+	saidGoodbye         // the client was told goodbye
+)
 
 func newRelay(client, backend *Wire, idle time.Duration) *relay {
 	r := &relay{client: client, backend: backend, idle: idle, began: time.Now()}
@@ -61,11 +71,19 @@ func newRelay(client, backend *Wire, idle time.Duration) *relay {
 func (r *relay) run() *Ending {
 	done := make(chan struct{})
 	go r.down(done)
+	failed := true
+	defer func() {
+		if failed { // the front's watch panicked
+			r.cut()
+		}
+		<-done
+		r.over.Store(true)
+		r.watchdog.Stop()
+		r.cut()
+	}()
 	r.up()
+	failed = false
 	<-done
-	r.over.Store(true)
-	r.watchdog.Stop()
-	r.cut()
 	return r.first.Load()
 }
 
@@ -75,6 +93,9 @@ func (r *relay) up() {
 	defer relayBuffers.Put(buffer)
 	for {
 		n, err := r.client.Read(buffer[:])
+		if n > 0 && !r.turn.CompareAndSwap(clientsTurn, backendsTurn) && r.turn.Load() == saidGoodbye {
+			n = 0 // it is too late
+		}
 		if n > 0 {
 			r.touch()
 			if r.watch != nil && r.watch(buffer[:n]) {
@@ -135,6 +156,7 @@ func (r *relay) tell(p []byte) error {
 	defer r.speaking.Unlock()
 	r.midLine = p[len(p)-1] != '\n'
 	_, err := r.client.Write(p)
+	r.turn.CompareAndSwap(backendsTurn, clientsTurn)
 	return err
 }
 
@@ -168,22 +190,25 @@ func (r *relay) bark() {
 	r.cut()
 }
 
-// leave says goodbye to a client that is idle between two lines, and reports
-// whether it could. The client then closes, or is cut after linger.
-func (r *relay) leave() bool {
+// leave decides on a goodbye to a client that is idle between two lines. It
+// returns what says it, which may take as long as linger, or nil. The client
+// then closes, or is cut after linger.
+func (r *relay) leave() (farewell func()) {
 	if r.goodbye == "" || r.silence() < quietFor || !r.speaking.TryLock() {
-		return false
+		return nil
 	}
-	defer r.speaking.Unlock()
-	if r.midLine || r.silence() < quietFor || r.first.Load() != nil {
-		return false
+	if r.midLine || r.silence() < quietFor || r.first.Load() != nil || !r.turn.CompareAndSwap(clientsTurn, saidGoodbye) {
+		r.speaking.Unlock()
+		return nil
 	}
 	r.end(drained(), linger)
-	r.client.conn.SetWriteDeadline(time.Now().Add(linger))
-	if r.client.Say(r.goodbye) == nil {
-		r.client.CloseWrite()
+	return func() {
+		defer r.speaking.Unlock()
+		r.client.conn.SetWriteDeadline(time.Now().Add(linger))
+		if r.client.Say(r.goodbye) == nil {
+			r.client.CloseWrite()
+		}
 	}
-	return true
 }
 
 // drained is the ending of a session that the proxy's own end cuts short.

@@ -25,7 +25,6 @@ const (
 type Exchange struct {
 	Mech string
 	user []byte // of LOGIN, once answered
-	step int
 }
 
 // DecodeSASL decodes one response of a client as the three protocols write it:
@@ -39,8 +38,7 @@ func DecodeSASL(line []byte) ([]byte, error) {
 		return []byte{}, nil
 	}
 	p := make([]byte, base64.StdEncoding.DecodedLen(len(line)))
-	// Decode skips line ends; there are none in a line but a stray CR.
-	if bytes.IndexByte(line, '\r') >= 0 {
+	if bytes.ContainsAny(line, "\r\n") { // Decode would skip them
 		return nil, errMalformed
 	}
 	n, err := base64.StdEncoding.Strict().Decode(p, line)
@@ -69,7 +67,6 @@ func SplitAuth(args string) (mech, initial string, secret bool) {
 // either the next challenge to send, not yet encoded, or, with done, has the
 // credential in r. An error means a malformed response.
 func (x *Exchange) Next(response []byte, r *Request) (challenge string, done bool, err error) {
-	x.step++
 	if response == nil {
 		if x.Mech == "LOGIN" {
 			return promptUser, false, nil
@@ -134,8 +131,8 @@ func bearer(mech string, response []byte, r *Request) error {
 		}
 		r.User = strings.NewReplacer("=2C", ",", "=3D", "=").Replace(user)
 	}
-	if r.User == "" {
-		return nil // the token alone may name the account
+	if r.User == "" { // the token alone may name the account
+		return speakable(r)
 	}
 	return usable(r)
 }
@@ -146,7 +143,15 @@ const maxName = 320
 // usable refuses what could not be said on a backend's wire without doubt:
 // control characters in names, line ends and NUL in passwords, no name at all.
 func usable(r *Request) error {
-	if r.User == "" || len(r.User) > maxName || len(r.Authzid) > maxName ||
+	if r.User == "" {
+		return errMalformed
+	}
+	return speakable(r)
+}
+
+// speakable is usable but for the want of a name.
+func speakable(r *Request) error {
+	if len(r.User) > maxName || len(r.Authzid) > maxName ||
 		strings.ContainsFunc(r.User, isControl) || strings.ContainsFunc(r.Authzid, isControl) ||
 		strings.ContainsAny(r.Secret.Reveal(), "\x00\r\n") {
 		return errMalformed

@@ -56,11 +56,14 @@ type session struct {
 	offer   Offer
 	noOffer error // why the backend could not be asked
 	talk    Dialogue
-	bad     int       // refused logins
-	decided time.Time // when policy last decided; at first, when the session began
+	bad     int            // refused logins
+	decided time.Time      // when policy last decided; at first, when the session began
+	verdict policy.Verdict // on the login that was verified last
+	link    *link          // the last one to a backend
 
 	mu    sync.Mutex // guards the following, which a shutdown looks at
 	left  bool       // a shutdown has spoken
+	gone  bool       // and has cut
 	relay *relay
 }
 
@@ -95,18 +98,36 @@ func newID(now time.Time) string {
 
 // run lives the session and writes its event.
 func (s *session) run() {
-	end := s.survive()
+	end := s.survive(s.lifetime)
+	if s.tls != nil && s.phase != relaying {
+		s.wire.CloseWrite() // programs take TLS that ends without it for an attack
+	}
 	s.conn.Close()
+	if s.link != nil {
+		s.link.drop() // once more, after a panic
+	}
 	if s.counted {
 		s.engine.tally.remove(s.client.Addr())
 	}
-	if end != nil {
-		s.finish(end)
+	if end == nil || s.local && s.event.Attempts == 0 && s.bad == 0 && end.who != byError {
+		return // a balancer's own check of our health is no customer
 	}
+	s.survive(func() *Ending {
+		s.action = "describing the client"
+		if s.talk != nil {
+			s.describe(s.talk.Client())
+		}
+		return nil
+	})
+	s.survive(func() *Ending {
+		s.action = "writing the event"
+		s.finish(end)
+		return nil
+	})
 }
 
 // survive turns a panic, which is our mistake, into the end of this session alone.
-func (s *session) survive() (end *Ending) {
+func (s *session) survive(part func() *Ending) (end *Ending) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.engine.log().Error("a session failed", zap.String("session", s.id), zap.String("while", s.action),
@@ -114,7 +135,19 @@ func (s *session) survive() (end *Ending) {
 			end = &Ending{who: byError, Reason: "internal_error", Sentence: "the proxy made a mistake while " + s.action}
 		}
 	}()
-	return s.lifetime()
+	return part()
+}
+
+// ended is the ending after an error from the client's connection: a shutdown
+// ends sessions by way of their deadlines and by closing.
+func (s *session) ended(err error) *Ending {
+	e := ended(byClient, err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.left && e.Reason == "client_timeout" || s.gone {
+		return drained()
+	}
+	return e
 }
 
 // lifetime is the session from accept to close. No ending means that there is
@@ -140,9 +173,6 @@ func (s *session) lifetime() *Ending {
 	s.phase, s.action = sniffing, "waiting for the first byte"
 	isTLS, end := s.sniff()
 	if end != nil {
-		if s.local && s.wire.in.Load() == 0 {
-			return nil // a health check is no customer
-		}
 		return end
 	}
 	if isTLS {
@@ -183,7 +213,11 @@ func (s *session) arrive() *Ending {
 		if errors.Is(err, errBadHeader) {
 			return &Ending{who: byProxy, Reason: "bad_proxy_header", Sentence: err.Error()}
 		}
-		return ended(byClient, err)
+		end := s.ended(err)
+		// A balancer that looks whether the port is open sends nothing. One
+		// that waits instead is set up wrongly, and that must be seen.
+		s.local = end.who == byClient && s.wire.in.Load() == 0
+		return end
 	}
 	s.event.Via = peer
 	if !client.IsValid() {
@@ -222,15 +256,15 @@ func (s *session) sniff() (isTLS bool, end *Ending) {
 		case err == nil || errors.Is(err, os.ErrDeadlineExceeded):
 			return false, nil
 		}
-		return false, ended(byClient, err)
+		return false, s.ended(err)
 	}
 	s.patience(silentPlain)
 	first, err := s.wire.Peek(1)
 	switch {
 	case err == nil && beginsTLS(first[0]):
 		return true, nil
-	case err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
-		return false, ended(byClient, err)
+	case err != nil && (!errors.Is(err, os.ErrDeadlineExceeded) || s.leaving()):
+		return false, s.ended(err)
 	}
 	s.event.WrongPort = true
 	s.learn(policy.TLS, policy.None)
@@ -252,8 +286,9 @@ func (s *session) handshake(entry string) *Ending {
 	conn := tls.Server(s.wire.raw(), s.listener.tls)
 	s.conn.SetWriteDeadline(time.Now().Add(s.settings.Times.Handshake))
 	s.learn(policy.Entry, entry)
+	s.facts.Forget(policy.TLS) // a handshake that fails is not a wish for cleartext
 	if err := conn.HandshakeContext(ctx); err != nil {
-		e := ended(byClient, err)
+		e := s.ended(err)
 		switch e.Reason {
 		case "client_timeout":
 			e = &Ending{who: byLimit, Reason: "handshake_timeout", Sentence: "the TLS handshake took too long"}
@@ -316,7 +351,7 @@ func (s *session) converse() *Ending {
 	s.action = "greeting the client"
 	d := s.open(s.advert())
 	if err := d.Greet(); err != nil {
-		return ended(byClient, err)
+		return s.ended(err)
 	}
 	for {
 		s.phase, s.action = talking, "talking to the client"
@@ -341,13 +376,10 @@ func (s *session) converse() *Ending {
 
 // stopped is the ending after an error of Next.
 func (s *session) stopped(d Dialogue, err error) *Ending {
-	end := ended(byClient, err)
+	end := s.ended(err)
 	if end.Reason == "client_timeout" {
 		end = &Ending{who: byLimit, Reason: "login_timeout", Bye: &Refusal{Class: TooLate},
 			Sentence: fmt.Sprintf("no login within %v", s.settings.Times.Login)}
-		if s.engine.draining.Load() {
-			end = drained()
-		}
 	}
 	return s.bye(d, end)
 }
@@ -380,7 +412,7 @@ func (s *session) upgrade(d Dialogue, req Request) *Ending {
 		return s.bye(d, Misspoke("starttls_injection", "%d bytes came in clear behind STARTTLS", n))
 	}
 	if err := d.Accept(req, nil); err != nil {
-		return ended(byClient, err)
+		return s.ended(err)
 	}
 	if end := s.handshake(policy.EntryStartTLS); end != nil {
 		return end
@@ -404,14 +436,11 @@ func (s *session) finish(end *Ending) {
 	if sni := s.facts.Get(policy.SNI); sni != policy.Absent {
 		e.SNI = sni
 	}
-	if s.talk != nil {
-		s.describe(s.talk.Client())
+	verdict := s.verdict
+	if !e.Verified {
+		e.Mechanism = s.facts.Get(policy.Mech)
+		verdict = s.settings.Policy.Decide(&s.facts, s.decided)
 	}
-	e.Mechanism = s.facts.Get(policy.Mech)
-	if e.Verified {
-		e.Account, e.Domain, e.UserForm = s.facts.Get(policy.Account), s.facts.Get(policy.Domain), s.facts.Get(policy.UserForm)
-	}
-	verdict := s.settings.Policy.Decide(&s.facts, s.decided)
 	e.Action, e.By, e.Policy = verdict.Action.String(), verdict.Violated(), s.settings.Policy.String()
 	e.BytesIn, e.BytesOut = s.wire.Counts()
 	e.Seconds = float64(time.Since(s.began).Milliseconds()) / 1000
@@ -435,27 +464,36 @@ func (s *session) describe(soft Software) {
 	}
 }
 
+// leaving reports whether a shutdown has spoken.
+func (s *session) leaving() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.left
+}
+
 // leave is a shutdown's word to the session: at its moment, an idle relay says
-// goodbye; a session before its login ends at once.
-func (s *session) leave(moment bool) {
+// goodbye, by what is returned; a session before its login ends at once.
+func (s *session) leave(moment bool) (farewell func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.relay != nil {
 		if moment {
-			s.relay.leave()
+			return s.relay.leave()
 		}
-		return
+		return nil
 	}
 	if !s.left {
 		s.left = true
 		s.conn.SetReadDeadline(time.Now())
 	}
+	return nil
 }
 
 // cut ends the session at once.
 func (s *session) cut() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.gone = true
 	if s.relay != nil {
 		s.relay.first.CompareAndSwap(nil, drained())
 		s.relay.cut()

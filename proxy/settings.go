@@ -12,8 +12,8 @@ import (
 )
 
 // Settings are what a session lives by. A session takes them once, when it is
-// accepted, and keeps them when new ones are applied. They never change once
-// given to [Engine.Apply].
+// accepted, and keeps them when new ones are applied. [Engine.Apply] takes a
+// copy of them and of their listeners; what these point to must not change.
 type Settings struct {
 	Hostname  string // said in greetings
 	Listeners []*Listener
@@ -69,10 +69,29 @@ type nameOf struct {
 	fronts []string
 }
 
-// prepare checks what the engine relies on and fills what it looks up.
+// prepared checks what the engine relies on and returns a copy in which what
+// it looks up is filled in: sessions may be reading an earlier one.
+func (s *Settings) prepared() (*Settings, error) {
+	p := *s
+	p.Listeners = make([]*Listener, len(s.Listeners))
+	for i, l := range s.Listeners {
+		own := *l
+		p.Listeners[i] = &own
+	}
+	if err := p.prepare(); err != nil {
+		return nil, err
+	}
+	return &p, nil
+}
+
 func (s *Settings) prepare() error {
-	if len(s.Brands) == 0 {
+	switch {
+	case len(s.Brands) == 0:
 		return fmt.Errorf("no brand")
+	case s.Policy == nil:
+		return fmt.Errorf("no policy")
+	case s.Certificate == nil:
+		return fmt.Errorf("no source of certificates")
 	}
 	s.names = map[string]nameOf{}
 	for _, b := range s.Brands {
@@ -84,6 +103,9 @@ func (s *Settings) prepare() error {
 					return fmt.Errorf("host name %s belongs to two brands, %s and %s", host, n.brand.Name, b.Name)
 				}
 				s.names[host] = nameOf{b, append(n.fronts, front)}
+				if b.Backends[front] == nil && slices.ContainsFunc(s.Listeners, func(l *Listener) bool { return l.Front.Name == front }) {
+					return fmt.Errorf("brand %s: host name %s is for %s, and there is no backend for it", b.Name, host, front)
+				}
 			}
 		}
 	}

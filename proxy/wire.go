@@ -72,19 +72,20 @@ func (w *Wire) fill(limit int) error {
 
 // Line reads one line of at most limit bytes and returns it without its end,
 // CRLF or a bare LF (old devices send it; before the login nothing can be
-// smuggled with it, since every line is answered here). The slice is valid
-// until the next read. A longer line is ErrLineTooLong and stays unread.
+// smuggled with it, since every line is answered here). The limit does not
+// count the end. The slice is valid until the next read. A longer line is
+// ErrLineTooLong and stays unread.
 func (w *Wire) Line(limit int) ([]byte, error) {
 	seen := 0
 	for {
 		if i := bytes.IndexByte(w.buf[w.r+seen:w.w], '\n'); i >= 0 {
 			i += seen
-			if i > limit {
+			line := bytes.TrimSuffix(w.buf[w.r:w.r+i], []byte("\r"))
+			if len(line) > limit {
 				return nil, ErrLineTooLong
 			}
-			line := w.buf[w.r : w.r+i]
 			w.r += i + 1
-			return bytes.TrimSuffix(line, []byte("\r")), nil
+			return line, nil
 		}
 		seen = w.w - w.r
 		if seen > limit+1 {
@@ -150,6 +151,9 @@ func (w *Wire) Say(text string) error {
 	return err
 }
 
+// skip takes n bytes that are not the peer's own out of the count.
+func (w *Wire) skip(n int) { w.in.Add(-int64(n)) }
+
 // SetReadDeadline bounds reading.
 func (w *Wire) SetReadDeadline(t time.Time) { w.conn.SetReadDeadline(t) }
 
@@ -177,7 +181,7 @@ func (w *Wire) raw() net.Conn {
 	conn := w.conn
 	if ahead := w.Buffered(); ahead > 0 {
 		conn = &replay{Conn: w.conn, ahead: bytes.Clone(w.buf[w.r:w.w])}
-		w.in.Add(-int64(ahead))
+		w.skip(ahead)
 	}
 	w.r, w.w = 0, 0
 	return conn
@@ -197,6 +201,9 @@ func (w *Wire) beginRelay() {
 func (w *Wire) CloseWrite() error { return closeWrite(w.conn) }
 
 func closeWrite(conn net.Conn) error {
+	if c, ok := conn.(*tls.Conn); ok {
+		return errors.Join(c.CloseWrite(), closeWrite(c.NetConn()))
+	}
 	if c, ok := conn.(interface{ CloseWrite() error }); ok {
 		return c.CloseWrite()
 	}
