@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -31,6 +32,7 @@ func (c *Config) Check(at time.Time) Problems {
 		k.backend(b)
 	}
 	k.limits()
+	k.events()
 	k.certificates(at)
 	return k.problems.sorted()
 }
@@ -327,6 +329,19 @@ func (k *checker) limits() {
 	}
 	if k.Drain.Goodbye > k.Drain.Deadline {
 		k.fail("drain.goodbye", "it is more than drain.deadline, which cuts it short", "lower it")
+	}
+}
+
+// events looks whether there is a directory for the event log.
+func (k *checker) events() {
+	if k.Events.File == "" { // made by a program
+		return
+	}
+	dir := filepath.Dir(k.Events.File)
+	if info, err := os.Stat(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		k.file("events.file", err)
+	} else if err != nil || !info.IsDir() {
+		k.fail("events.file", "there is no directory "+dir, "make it, and let the program's user write there")
 	}
 }
 
