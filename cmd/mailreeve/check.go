@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -29,7 +28,7 @@ With --probe the backends are asked, too, what they offer.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			out := c.OutOrStdout()
-			_, s, problems, err := load(path, time.Now())
+			_, s, problems, err := load(path, strict)
 			if err != nil {
 				if problems != nil {
 					return problems // the warnings too
@@ -39,7 +38,8 @@ With --probe the backends are asked, too, what they offer.`,
 			for _, p := range problems {
 				fmt.Fprintln(out, p)
 			}
-			fmt.Fprintf(out, "%s: fine: %d listeners, %d brands, policy %v\n", path, len(s.Listeners), len(s.Brands), s.Policy)
+			fmt.Fprintf(out, "%s: fine: %s, %s, policy %v\n", path,
+				count(len(s.Listeners), "listener"), count(len(s.Brands), "brand"), s.Policy)
 			if !probe {
 				return nil
 			}
@@ -53,9 +53,6 @@ With --probe the backends are asked, too, what they offer.`,
 
 // probeAll asks every backend and says what it found.
 func probeAll(ctx context.Context, out io.Writer, s *proxy.Settings) error {
-	if ctx == nil {
-		ctx = context.Background()
-	}
 	bad := 0
 	asked := map[*proxy.Backend]bool{}
 	for _, brand := range s.Brands {
@@ -82,7 +79,8 @@ func probeAll(ctx context.Context, out io.Writer, s *proxy.Settings) error {
 		}
 	}
 	if bad > 0 {
-		return withHint(fmt.Errorf("%d problems with the backends", bad), "the proxy would start, and tell customers that their mail server cannot be reached")
+		return withHint(fmt.Errorf("%s with the backends", count(bad, "problem")),
+			"mend them first: `mailreeve run` would start, and customers would be told that their mail server cannot be reached")
 	}
 	return nil
 }
@@ -100,6 +98,9 @@ func doubts(b *proxy.Backend, protocol config.Protocol, o proxy.Offer) (found []
 		found = append(found, "no login is possible on this connection; set tls, or let the backend trust the proxy")
 	case protocol == config.Submission && !slices.Contains(o.Mechs, "PLAIN") && !slices.Contains(o.Mechs, "LOGIN"):
 		found = append(found, "no AUTH PLAIN or LOGIN on this connection; set tls, or smtpd_tls_auth_only = no for this service")
+	}
+	if b.Master != nil && !slices.Contains(o.Mechs, "PLAIN") {
+		found = append(found, "the master user logs in by PLAIN, which is not offered on this connection; set tls, or let the backend offer it to the proxy")
 	}
 	if protocol == config.Submission && has("XCLIENT") && !b.Forward && !b.Proxy {
 		found = append(found, "it takes XCLIENT from the proxy, so customers could send it with any address; set forward: [xclient], or take the proxy off smtpd_authorized_xclient_hosts")

@@ -3,13 +3,17 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap/zapcore"
+	"golang.org/x/term"
 
 	"mailreeve/certs"
 	"mailreeve/demo"
@@ -35,7 +39,8 @@ paste and then shows each session as one line, until Ctrl-C.`,
 	}
 	c.Flags().StringVar(&dir, "dir", "", "keep ca.pem, mailreeve.yaml and events.jsonl in this `directory`")
 	for _, p := range demoListeners(&ports) {
-		c.Flags().Uint16Var(p.port, p.flag, p.standard, fmt.Sprintf("`port` for %s", p.what))
+		*p.port = p.standard
+		c.Flags().Var((*portFlag)(p.port), p.flag, "`port` for "+p.what)
 	}
 	return c
 }
@@ -57,15 +62,39 @@ func demoListeners(p *demoPorts) []demoListener {
 	}
 }
 
+// portFlag is a port on the command line.
+type portFlag uint16
+
+func (p *portFlag) String() string { return strconv.Itoa(int(*p)) }
+func (p *portFlag) Type() string   { return "port" }
+
+func (p *portFlag) Set(text string) error {
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || n == 0 {
+		return errors.New("it is no port; write a number from 1 to 65535")
+	}
+	*p = portFlag(n)
+	return nil
+}
+
 func runDemo(c *cobra.Command, dir string, ports demoPorts) error {
-	if dir == "" {
+	if err := ports.distinct(); err != nil {
+		return err
+	}
+	kept := dir != ""
+	if !kept {
 		temporary, err := os.MkdirTemp("", "mailreeve-demo-")
 		if err != nil {
-			return err
+			return withHint(err, "`mailreeve demo --dir DIRECTORY` takes one of yours")
 		}
 		defer os.RemoveAll(temporary)
 		dir = temporary
-	} else if err := os.MkdirAll(dir, 0o700); err != nil {
+	} else if err := claim(dir); err != nil {
+		return err
+	}
+	// Before anything is written: the files may be those of another demo, which
+	// still runs.
+	if err := ports.try(); err != nil {
 		return err
 	}
 	dir, err := filepath.Abs(dir)
@@ -78,27 +107,113 @@ func runDemo(c *cobra.Command, dir string, ports demoPorts) error {
 	}
 	defer backends.Close()
 	if err := writeDemo(dir, ports, backends); err != nil {
-		return err
+		return dirHint(err)
 	}
 	show := newScreen(c.OutOrStdout())
-	show.ready = func() { fmt.Fprint(show.out, welcome(show, dir, ports)) }
+	show.ready = func() { fmt.Fprint(show.out, welcome(show, dir, kept, ports)) }
 	d := &daemonized{path: filepath.Join(dir, "mailreeve.yaml"), errors: zapcore.AddSync(c.ErrOrStderr())}
+	if show.terminal != nil {
+		d.gone = func() bool { return !term.IsTerminal(int(show.terminal.Fd())) }
+	}
 	return demoHint(d.run(show), ports)
 }
 
-// demoHint names the flag that changes a busy port.
+// distinct refuses one port for two listeners.
+func (p demoPorts) distinct() error {
+	all := demoListeners(&p)
+	for i, l := range all {
+		for _, other := range all[:i] {
+			if *other.port == *l.port {
+				return &hinted{err: fmt.Errorf("--%s and --%s are both %d", other.flag, l.flag, *l.port),
+					hint: "give each its own, or leave them out: `mailreeve demo`", usage: true}
+			}
+		}
+	}
+	return nil
+}
+
+// try opens and closes the ports, to find those that cannot be had.
+func (p demoPorts) try() error {
+	for _, l := range demoListeners(&p) {
+		socket, err := net.Listen("tcp", l.address())
+		if err != nil {
+			return demoHint(&proxy.ListenError{Listener: l.name, Address: l.address(), Err: err}, p)
+		}
+		socket.Close()
+	}
+	return nil
+}
+
+func (l *demoListener) address() string { return fmt.Sprintf("127.0.0.1:%d", *l.port) }
+
+// demoHint names the flag that changes a port that cannot be had.
 func demoHint(err error, ports demoPorts) error {
 	var l *proxy.ListenError
-	if !errors.As(err, &l) || !errors.Is(err, syscall.EADDRINUSE) {
+	if !errors.As(err, &l) {
 		return err
 	}
 	for _, p := range demoListeners(&ports) {
-		if p.name == l.Listener {
-			err = withHint(fmt.Errorf("port %d is in use, by another demo perhaps", *p.port),
-				"`mailreeve demo --%s %d` takes another port", p.flag, *p.port+1000)
+		switch {
+		case p.name != l.Listener:
+		case errors.Is(err, syscall.EADDRINUSE):
+			return withHint(fmt.Errorf("port %d is in use, by another demo perhaps", *p.port),
+				"`mailreeve demo --%s %d` takes another port", p.flag, ports.other(*p.port))
+		case errors.Is(err, syscall.EACCES):
+			return withHint(fmt.Errorf("port %d is not yours to use: those below 1024 want root", *p.port),
+				"`mailreeve demo --%s %d` takes another port", p.flag, ports.other(*p.port))
 		}
 	}
 	return err
+}
+
+// other is a port that can be had instead.
+func (p demoPorts) other(than uint16) uint16 {
+	all := demoListeners(&p)
+	for _, port := range []uint16{than + 1000, than + 2000, than + 10000, than - 1000} {
+		taken := slices.ContainsFunc(all, func(l demoListener) bool { return *l.port == port })
+		if taken || port < 1024 {
+			continue
+		}
+		l := demoListener{port: &port}
+		if socket, err := net.Listen("tcp", l.address()); err == nil {
+			socket.Close()
+			return port
+		}
+	}
+	return 19993 // as good a guess as any
+}
+
+// written is the first line of the demo's configuration, by which it is known.
+const written = `# Written by "mailreeve demo", anew at each start.`
+
+// claim makes a directory ready for the demo's files. It refuses one that holds
+// somebody's real ones, which would be written over.
+func claim(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return dirHint(err)
+	}
+	foreign := ""
+	if data, err := os.ReadFile(filepath.Join(dir, "mailreeve.yaml")); err == nil {
+		if strings.HasPrefix(string(data), written) {
+			return nil
+		}
+		foreign = "mailreeve.yaml"
+	}
+	for _, name := range []string{"server.pem", "server.key", "ca.pem"} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil && foreign == "" {
+			foreign = name
+		}
+	}
+	if foreign == "" {
+		return nil
+	}
+	return withHint(fmt.Errorf("%s is not of a demo", filepath.Join(dir, foreign)),
+		"the demo writes over mailreeve.yaml, server.pem, server.key and ca.pem; give it a --dir of its own")
+}
+
+// dirHint says what to do about a directory that cannot be used.
+func dirHint(err error) error {
+	return withHint(err, "--dir wants a directory that you may write to; `mailreeve demo` alone makes one for the time being")
 }
 
 // writeDemo writes authority, certificate and configuration of the demo: the
@@ -119,7 +234,7 @@ func writeDemo(dir string, ports demoPorts, b *demo.Backends) error {
 		return err
 	}
 	var y strings.Builder
-	fmt.Fprintf(&y, `# Written by "mailreeve demo", anew at each start.
+	fmt.Fprintf(&y, written+`
 version: 1
 hostname: mail.demo.example
 brands:
@@ -152,37 +267,43 @@ log: { level: warn, format: console }
 }
 
 // welcome says what to paste.
-func welcome(s *screen, dir string, p demoPorts) string {
-	ca := filepath.Join(dir, "ca.pem")
-	return fmt.Sprintf(`%s
+func welcome(s *screen, dir string, kept bool, p demoPorts) string {
+	fate := "Ctrl-C ends the demo and deletes them; --dir keeps them."
+	if kept {
+		fate = "Ctrl-C ends the demo."
+	}
+	login := "--cacert " + shellWord(filepath.Join(dir, "ca.pem")) + " -u anna@demo.example:" + demo.Password
+	letter := "--mail-from anna@demo.example --mail-rcpt bert@demo.example"
+	return strings.NewReplacer("{title}", s.paint(green, "Mailreeve stands before a small mail server on this machine."),
+		"{columns}", s.paint(dim, columns), "{password}", demo.Password, "{dir}", dir, "{fate}", fate, "{ca}", filepath.Join(dir, "ca.pem"),
+		"{trust}", shellWord(filepath.Join(dir, "ca.pem")), "{login}", login, "{letter}", letter,
+		"{imaps}", fmt.Sprint(p.imaps), "{pop3s}", fmt.Sprint(p.pop3s), "{submissions}", fmt.Sprint(p.submissions), "{submission}", fmt.Sprint(p.submission),
+	).Replace(welcomeText)
+}
 
-Accounts:  anna@demo.example, bert@demo.example   password: %s
-CA file:   %s
+const welcomeText = `{title}
+
+Accounts:  anna@demo.example, bert@demo.example   password: {password}
+CA file:   {ca}
 
 Read mail:
-  curl --cacert %s -u anna@demo.example:%s 'imaps://localhost:%d/INBOX;UID=1'
-  curl --cacert %s -u anna@demo.example:%s pop3s://localhost:%d/1
+  curl -sS {login} 'imaps://localhost:{imaps}/INBOX;UID=1'
+  curl -sS {login} pop3s://localhost:{pop3s}/1
 Send mail (it arrives in bert's mailbox):
-  printf 'Subject: Hello\r\n\r\nHello Bert\r\n' | curl --cacert %s -u anna@demo.example:%s \
-    --mail-from anna@demo.example --mail-rcpt bert@demo.example -T - smtps://localhost:%d
+  printf 'Subject: Hello\r\n\r\nHello Bert\r\n' | curl -sS {login} {letter} -T - smtps://localhost:{submissions}
+See a refusal, in words: plaintext, then a server name of another service
+  printf 'Subject: Hello\r\n\r\n' | curl -sv -u anna@demo.example:{password} {letter} -T - smtp://localhost:{submission} 2>&1 | grep '^<'
+  curl -sv {login} --connect-to ::localhost:{imaps} imaps://pop.demo.example:{imaps}/ 2>&1 | grep '^<'
 Talk to it yourself:
-  openssl s_client -CAfile %s -connect localhost:%d -crlf -quiet
-  openssl s_client -CAfile %s -connect localhost:%d -starttls smtp -crlf -quiet
+  openssl s_client -CAfile {trust} -connect localhost:{imaps} -crlf -quiet
+  openssl s_client -CAfile {trust} -connect localhost:{submission} -starttls smtp -crlf -quiet
 In a mail program (import the CA file as an authority first):
-  incoming  IMAP  localhost, port %d, SSL/TLS, normal password
-       or   POP3  localhost, port %d, SSL/TLS, normal password
-  outgoing  SMTP  localhost, port %d, SSL/TLS, or port %d, STARTTLS; normal password
-See a refusal: plaintext, and a server name of another service
-  curl -u anna@demo.example:%s smtp://localhost:%d --mail-from anna@demo.example --mail-rcpt bert@demo.example -T /dev/null
-  curl --cacert %s -u anna@demo.example:%s --resolve pop.demo.example:%d:127.0.0.1 imaps://pop.demo.example:%d/
+  incoming  IMAP  localhost, port {imaps}, SSL/TLS, normal password
+       or   POP3  localhost, port {pop3s}, SSL/TLS, normal password
+  outgoing  SMTP  localhost, port {submissions}, SSL/TLS, or port {submission}, STARTTLS; normal password
 
-Configuration and events are in %s. Ctrl-C ends the demo.
+Configuration and events are in {dir}. {fate}
+Each session is a line here when it ends:
 
-%s
-`,
-		s.paint(green, "Mailreeve stands before a small mail server on this machine."), demo.Password, ca,
-		ca, demo.Password, p.imaps, ca, demo.Password, p.pop3s, ca, demo.Password, p.submissions,
-		ca, p.imaps, ca, p.submission, p.imaps, p.pop3s, p.submissions, p.submission,
-		demo.Password, p.submission, ca, demo.Password, p.imaps, p.imaps, dir,
-		s.paint(dim, fmt.Sprintf("%-8s  %-10s %5s  %-8s  %-22s %-24s %s", "time", "protocol", "port", "security", "account", "program", "what became of it")))
-}
+{columns}
+`

@@ -3,12 +3,13 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"runtime/debug"
-	"text/tabwriter"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -67,6 +68,11 @@ func newRoot() *cobra.Command {
 submission under the provider's own host names, sees how each customer logs in,
 refuses what shall no longer be in words that reach the person, and hands every
 good session to the backend untouched.`,
+		Example: `  mailreeve demo                              try it, on this machine alone
+  mailreeve config example > mailreeve.yaml   begin a configuration
+  mailreeve check -c mailreeve.yaml --probe   check it, and ask your servers what they offer
+  mailreeve run -c mailreeve.yaml             run it`,
+		Version:       versionOf(),
 		SilenceErrors: true, SilenceUsage: true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
@@ -74,19 +80,55 @@ good session to the backend untouched.`,
 		return &hinted{err: err, hint: fmt.Sprintf("`%s --help` lists the flags", c.CommandPath()), usage: true}
 	})
 	root.AddCommand(newDemo(), newRun(), newCheck(), newConfig(), newVersion(), eventsTopic())
-	// A mistyped command ends like a mistyped flag: with the thing to type.
-	root.Args = func(c *cobra.Command, args []string) error {
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+	root.SetHelpCommand(newHelp())
+	group(root)
+	return root
+}
+
+// group makes a command that only holds others: alone it prints its help. A
+// mistyped command ends like a mistyped flag: with the thing to type.
+func group(c *cobra.Command) {
+	c.SuggestionsMinimumDistance = 2 // letters wrong
+	c.Args = func(c *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return nil
 		}
-		hint := "`mailreeve help` lists the commands"
-		if s := c.SuggestionsFor(args[0]); len(s) > 0 {
-			hint = fmt.Sprintf("did you mean `mailreeve %s`?", s[0])
-		}
-		return &hinted{err: fmt.Errorf("there is no command %q", args[0]), hint: hint, usage: true}
+		return unknownCommand(c, args[0])
 	}
-	root.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
-	return root
+	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+}
+
+// unknownCommand says which command might have been meant.
+func unknownCommand(of *cobra.Command, word string) error {
+	typed, hint := word, "`mailreeve help` lists the commands"
+	if of.HasParent() {
+		typed = of.Name() + " " + word
+		hint = fmt.Sprintf("`%s --help` lists the commands", of.CommandPath())
+	}
+	if near := of.SuggestionsFor(word); len(near) > 0 {
+		hint = fmt.Sprintf("did you mean `%s %s`?", of.CommandPath(), near[0])
+	}
+	return &hinted{err: fmt.Errorf("there is no command %q", typed), hint: hint, usage: true}
+}
+
+// newHelp is the help on commands and topics, which knows what there is.
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [COMMAND]", Short: "Help on a command or a topic",
+		RunE: func(c *cobra.Command, args []string) error {
+			of, rest, err := c.Root().Find(args)
+			if err != nil {
+				return err
+			}
+			if len(rest) > 0 {
+				return unknownCommand(of, rest[0])
+			}
+			of.InitDefaultHelpFlag()
+			of.InitDefaultVersionFlag()
+			return of.Help()
+		},
+	}
 }
 
 // noArgs refuses arguments, with the command's own way to be used.
@@ -94,17 +136,38 @@ func noArgs(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	return &hinted{err: fmt.Errorf("%s takes no argument such as %q", c.CommandPath(), args[0]),
-		hint: fmt.Sprintf("`%s --help` shows how it is used", c.CommandPath()), usage: true}
+	hint := fmt.Sprintf("`%s --help` shows how it is used", c.CommandPath())
+	if c.Flags().Lookup("config") != nil {
+		hint = fmt.Sprintf("`%s -c %s`, if that is the configuration", c.CommandPath(), shellWord(args[0]))
+	}
+	return &hinted{err: fmt.Errorf("%s takes no argument such as %q", c.CommandPath(), args[0]), hint: hint, usage: true}
+}
+
+// shellWord is a word as a shell takes it.
+func shellWord(word string) string {
+	plain := func(c rune) bool {
+		return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("/._-+,:@%", c)
+	}
+	if word != "" && strings.TrimFunc(word, plain) == "" {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// count is a number of things in words.
+func count(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprint(n, " ", thing)
 }
 
 func newConfig() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "config",
 		Short: "Print a commented example of the configuration, or its JSON Schema",
-		Args:  noArgs,
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	group(c)
 	c.AddCommand(
 		&cobra.Command{
 			Use: "example", Short: "Print a configuration file with every key explained", Args: noArgs,
@@ -131,15 +194,19 @@ func newConfig() *cobra.Command {
 // version is set when a release is linked; else the build's own information is used.
 var version string
 
+// versionOf is the version of this program.
+func versionOf() string {
+	if info, ok := debug.ReadBuildInfo(); ok && version == "" {
+		return info.Main.Version
+	}
+	return cmp.Or(version, "unknown")
+}
+
 func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the version", Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			v := version
-			if info, ok := debug.ReadBuildInfo(); ok && v == "" {
-				v = info.Main.Version
-			}
-			_, err := fmt.Fprintln(c.OutOrStdout(), "mailreeve", v)
+			_, err := fmt.Fprintln(c.OutOrStdout(), c.Root().Name(), c.Root().Version)
 			return err
 		},
 	}
@@ -154,11 +221,25 @@ func eventsTopic() *cobra.Command {
 in the configuration). A field is left out where its fact never became known.
 
 `)
-		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 		for _, f := range events.Fields() {
-			fmt.Fprintf(table, "%s\t%s\t%s\n", f.Name, f.Type, f.Doc)
+			before := fmt.Sprintf("%-13s %-8s", f.Name, f.Type)
+			for _, line := range wrap(f.Doc, 76) {
+				fmt.Fprintf(out, "%s %s\n", before, line)
+				before = strings.Repeat(" ", len(before))
+			}
 		}
-		table.Flush()
 	})
 	return c
+}
+
+// wrap breaks text into lines of at most so many letters.
+func wrap(text string, most int) (lines []string) {
+	line := ""
+	for word := range strings.FieldsSeq(text) {
+		if line != "" && len(line)+1+len(word) > most {
+			lines, line = append(lines, line), ""
+		}
+		line = strings.TrimPrefix(line+" "+word, " ")
+	}
+	return append(lines, line)
 }

@@ -14,7 +14,6 @@ import (
 	"mailreeve/config"
 	"mailreeve/events"
 	"mailreeve/proxy"
-	"time"
 )
 
 func newRun() *cobra.Command {
@@ -51,9 +50,13 @@ type daemonized struct {
 	path   string
 	errors zapcore.WriteSyncer // where the operators' log goes
 
+	// gone, where given, is asked at SIGHUP whether that was the terminal's end.
+	gone func() bool
+
 	level  zap.AtomicLevel
 	log    *zap.Logger
 	config *config.Config
+	began  *config.Config // at the start, of which some things stay in force
 	events *events.Log
 	engine *proxy.Engine
 }
@@ -66,28 +69,31 @@ func (d *daemonized) run(also *screen) error {
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, os.Interrupt)
 	defer signal.Stop(signals)
 
-	c, s, problems, err := load(d.path, time.Time{})
+	c, s, problems, err := load(d.path, lenient)
 	if err != nil {
 		return err
 	}
+	d.began = c
 	d.level = zap.NewAtomicLevelAt(zap.InfoLevel)
 	d.log = operatorsLog(c.Log, d.level, d.errors)
 	d.adopt(c, problems)
 	if d.events, err = events.Open(c.Events.File, c.Events.Keep); err != nil {
-		return withHint(err, "events.file in %s says where it goes; the directory must exist and be writable", d.path)
+		return withHint(err, "events.file in %s says where it goes: a file that the program's user may write", d.path)
 	}
 	defer d.events.Close()
 	d.engine = &proxy.Engine{Log: d.log, Events: recorders{d.events, also}}
 	if err := d.engine.Apply(s); err != nil {
 		return listenHint(err)
 	}
-	d.sayListening(s)
+	d.sayListening(s, nil)
+	d.log.Info("policy in force", zap.Stringer("policy", s.Policy))
+	d.warnOfFiles(s)
 	if also != nil {
 		also.ready()
 	}
 	daemon.SdNotify(false, daemon.SdNotifyReady)
 	for sig := range signals {
-		if sig != syscall.SIGHUP {
+		if sig != syscall.SIGHUP || d.gone != nil && d.gone() {
 			break
 		}
 		d.reload()
@@ -115,19 +121,42 @@ func (d *daemonized) reload() {
 	if err := d.events.Reopen(); err != nil {
 		d.log.Error("the event log could not be opened anew", zap.Error(err))
 	}
-	c, s, problems, err := load(d.path, time.Time{})
+	c, s, problems, err := load(d.path, lenient)
 	if err == nil {
-		err = d.engine.Apply(s)
+		err = listenHint(d.engine.Apply(s))
 	}
 	if err != nil {
-		d.log.Error("the new configuration is not in force; the old one still is", zap.String("file", d.path), zap.Error(err))
+		d.sayWrong(err)
 		return
 	}
-	if c.Events != d.config.Events || c.Log.Format != d.config.Log.Format {
+	if c.Events != d.began.Events || c.Log.Format != d.began.Log.Format {
 		d.log.Warn("events and log.format take effect at the next start")
 	}
+	before := d.config
 	d.adopt(c, problems)
+	d.sayListening(s, before)
+	d.warnOfFiles(s)
 	d.log.Info("the new configuration is in force", zap.String("file", d.path))
+}
+
+// sayWrong tells what is wrong with a new configuration, a line for each
+// problem, as the check does.
+func (d *daemonized) sayWrong(err error) {
+	fields := []zap.Field{zap.String("file", d.path)}
+	var problems config.Problems
+	var h *hinted
+	if errors.As(err, &problems) {
+		for _, p := range problems {
+			d.log.Error(p.String())
+		}
+		fields = append(fields, zap.Int("problems", len(problems)))
+	} else {
+		fields = append(fields, zap.Error(err))
+	}
+	if errors.As(err, &h) {
+		fields = append(fields, zap.String("hint", h.hint))
+	}
+	d.log.Error("the new configuration is not in force; the old one still is", fields...)
 }
 
 // drain ends the engine; one more signal cuts what is left.
@@ -156,9 +185,19 @@ func (d *daemonized) drain(signals <-chan os.Signal) {
 	}
 }
 
-// sayListening names the open sockets and what bounds them.
-func (d *daemonized) sayListening(s *proxy.Settings) {
+// sayListening names the sockets that are new, and those that were closed.
+func (d *daemonized) sayListening(s *proxy.Settings, before *config.Config) {
+	old, now := map[string]config.Listener{}, map[string]bool{}
+	if before != nil {
+		for _, l := range before.Listeners {
+			old[l.Address.String()] = l
+		}
+	}
 	for _, l := range s.Listeners {
+		now[l.Address] = true
+		if was := old[l.Address]; string(was.Name) == l.Name && fronts[was.Protocol] == l.Front && (was.TLS == config.Implicit) == l.Implicit {
+			continue
+		}
 		tls := "starttls"
 		if l.Implicit {
 			tls = "implicit"
@@ -166,11 +205,19 @@ func (d *daemonized) sayListening(s *proxy.Settings) {
 		d.log.Info("listening", zap.String("listener", l.Name), zap.Stringer("address", d.engine.Addr(l.Name)),
 			zap.String("protocol", l.Front.Name), zap.String("tls", tls))
 	}
-	d.log.Info("policy in force", zap.Stringer("policy", s.Policy))
+	for address, l := range old {
+		if !now[address] {
+			d.log.Info("no longer listening", zap.String("listener", string(l.Name)), zap.String("address", address))
+		}
+	}
+}
+
+// warnOfFiles warns where the system would stop before the configured limit does.
+func (d *daemonized) warnOfFiles(s *proxy.Settings) {
 	// Go has raised the soft limit to the hard one already.
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err == nil && uint64(files.Cur) < uint64(2*s.Connections+100) {
-		d.log.Warn("the limit of open files does not bear limits.connections: a session needs two",
+		d.log.Warn("the limit of open files does not bear limits.connections: a session needs two; raise LimitNOFILE of the service, or lower limits.connections",
 			zap.Uint64("files", uint64(files.Cur)), zap.Int("connections", s.Connections))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -25,21 +26,57 @@ var fronts = map[config.Protocol]*proxy.Front{
 }
 
 // load reads a configuration and makes the engine's settings of it. Warnings
-// do not prevent that. With a zero time, expired certificates are none.
-func load(path string, at time.Time) (*config.Config, *proxy.Settings, config.Problems, error) {
+// do not prevent that, and expired certificates only where a check is strict: a
+// proxy that serves one is better than a proxy that does not start.
+func load(path string, how strictness) (*config.Config, *proxy.Settings, config.Problems, error) {
 	c, err := config.Load(path)
 	if err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			err = withHint(err, "`mailreeve config example > %s` writes one to begin with", path)
-		}
-		return nil, nil, nil, err
+		return nil, nil, nil, fileHint(err, path)
 	}
-	problems := c.Check(at)
+	problems := c.Check(time.Now())
+	if how == lenient {
+		undated := c.Check(time.Time{})
+		for i, p := range problems {
+			if !slices.Contains(undated, p) {
+				problems[i].Severity = config.Warning
+			}
+		}
+	}
 	if err := problems.Err(); err != nil {
 		return nil, nil, problems, err
 	}
 	s, err := settings(c)
 	return c, s, problems, err
+}
+
+// strictness is how a configuration is judged.
+type strictness bool
+
+const (
+	lenient strictness = false
+	strict  strictness = true
+)
+
+// fileHint says what to do about a configuration that cannot be read.
+func fileHint(err error, path string) error {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		begin := ""
+		if dir := filepath.Dir(path); !isDirectory(dir) {
+			begin = "mkdir -p " + shellWord(dir) + " && "
+		}
+		return withHint(err, "`%smailreeve config example > %s` writes one to begin with; `mailreeve demo` needs none", begin, shellWord(path))
+	case errors.Is(err, os.ErrPermission):
+		return withHint(err, "run it as a user who may read the file: `ls -l %s` shows who that is", shellWord(path))
+	case isDirectory(path):
+		return withHint(err, "-c wants the file itself, like `-c %s`", shellWord(filepath.Join(path, "mailreeve.yaml")))
+	}
+	return err
+}
+
+func isDirectory(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 // settings makes the engine's settings of a checked configuration.
@@ -69,10 +106,10 @@ func settings(c *config.Config) (*proxy.Settings, error) {
 	for protocol, front := range fronts {
 		s.Times.Idle[front.Name] = c.Limits.Idle.For(protocol)
 	}
-	made := map[*config.Backend]*proxy.Backend{} // brands may share one, and what it has learnt
+	made := backends{config: c, made: map[[2]*config.Backend]*proxy.Backend{}}
 	brands := map[config.Name]*proxy.Brand{}
 	for i := range c.Brands {
-		b, err := brand(c, &c.Brands[i], made)
+		b, err := made.brand(&c.Brands[i])
 		if err != nil {
 			return nil, err
 		}
@@ -88,7 +125,15 @@ func settings(c *config.Config) (*proxy.Settings, error) {
 	return s, nil
 }
 
-func brand(c *config.Config, b *config.Brand, made map[*config.Backend]*proxy.Backend) (*proxy.Brand, error) {
+// backends makes each backend once: brands may share one, and what it has
+// learnt. One with a master is shared only where they also share the backend
+// that checks the customer's credential: each brand's passwords are its own.
+type backends struct {
+	config *config.Config
+	made   map[[2]*config.Backend]*proxy.Backend // by backend and check
+}
+
+func (m *backends) brand(b *config.Brand) (*proxy.Brand, error) {
 	p := &proxy.Brand{
 		Name: string(b.Name), Language: proxy.Language(b.Language), Help: string(b.Help),
 		Hosts: map[string][]string{}, Ports: map[string]int{}, Backends: map[string]*proxy.Backend{},
@@ -103,35 +148,42 @@ func brand(c *config.Config, b *config.Brand, made map[*config.Backend]*proxy.Ba
 		if port, ok := b.Ports[protocol]; ok {
 			p.Ports[front.Name] = int(port)
 		}
-		of := c.Backend(b, protocol)
-		if of == nil {
+		if m.config.Backend(b, protocol) == nil {
 			continue
 		}
-		backend, err := backendFor(c, of, protocol, made)
+		backend, err := m.backend(b, protocol)
 		if err != nil {
 			return nil, err
 		}
 		p.Backends[front.Name] = backend
 	}
-	for _, protocol := range config.Protocols {
-		of := c.Backend(b, protocol)
-		if of == nil || of.Master == nil {
-			continue
-		}
-		check, err := backendFor(c, c.Backend(b, of.Master.Check), of.Master.Check, made)
-		if err != nil {
-			return nil, err
-		}
-		p.Backends[fronts[protocol].Name].Check = check
-	}
 	return p, nil
 }
 
-// backendFor makes a backend once.
-func backendFor(c *config.Config, b *config.Backend, protocol config.Protocol, made map[*config.Backend]*proxy.Backend) (*proxy.Backend, error) {
-	if p := made[b]; p != nil {
+// backend is where a brand's sessions of a protocol go.
+func (m *backends) backend(brand *config.Brand, protocol config.Protocol) (*proxy.Backend, error) {
+	b := m.config.Backend(brand, protocol)
+	var check *config.Backend
+	if b.Master != nil {
+		check = m.config.Backend(brand, b.Master.Check)
+	}
+	if p := m.made[[2]*config.Backend{b, check}]; p != nil {
 		return p, nil
 	}
+	p, err := newBackend(m.config, b, protocol)
+	if err != nil {
+		return nil, err
+	}
+	if check != nil {
+		if p.Check, err = m.backend(brand, b.Master.Check); err != nil {
+			return nil, err
+		}
+	}
+	m.made[[2]*config.Backend{b, check}] = p
+	return p, nil
+}
+
+func newBackend(c *config.Config, b *config.Backend, protocol config.Protocol) (*proxy.Backend, error) {
 	conf, err := hopTLS(b)
 	if err != nil {
 		return nil, err
@@ -152,7 +204,6 @@ func backendFor(c *config.Config, b *config.Backend, protocol config.Protocol, m
 		}
 		p.Master = &proxy.Master{User: b.Master.User, Secret: proxy.Secret(password)}
 	}
-	made[b] = p
 	return p, nil
 }
 
@@ -174,7 +225,7 @@ func hopTLS(b *config.Backend) (*tls.Config, error) {
 		pins := b.Pins
 		conf.VerifyConnection = func(state tls.ConnectionState) error {
 			if !slices.Contains(pins, config.PinOf(state.PeerCertificates[0])) {
-				return fmt.Errorf("the backend's key is none of those pinned: %v", config.PinOf(state.PeerCertificates[0]))
+				return fmt.Errorf("the backend's key is none of those pinned: it has %v", config.PinOf(state.PeerCertificates[0]))
 			}
 			return nil
 		}

@@ -1,0 +1,436 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"mailreeve/certs"
+	"mailreeve/config"
+	"mailreeve/demo"
+	"mailreeve/proxy"
+)
+
+// everyKey is a configuration in which no key has its default.
+const everyKey = `
+version: 1
+hostname: gate.example.org
+brands:
+  - name: first
+    language: en
+    help: https://help.example.org
+    hosts: { imap: [imap.example.org, mail.example.org], pop3: [mail.example.org], submission: [mail.example.org] }
+    legacy: [old.example.org, '*.older.example.org']
+    ports: { imap: 1993, pop3: 1995 }
+  - name: second
+    help: https://help.example.net
+    hosts: { imap: [imap.example.net] }
+    backends: { imap: { addresses: ['10.0.1.5:143'], tls: off } }
+listeners:
+  - { name: one, address: '127.0.0.1:1993', protocol: imap, tls: implicit, brand: second, proxy_protocol: [10.0.0.0/24] }
+  - { name: two, address: ':1143', protocol: imap, tls: starttls, wrong_port: off }
+  - { name: three, address: ':1110', protocol: pop3, tls: starttls }
+certificates: { files: [{ cert: mail.pem, key: mail.key }] }
+backends:
+  imap:
+    addresses: ['10.0.0.5:143', 'imap.internal:1143']
+    tls: starttls
+    ca: ca.pem
+    name: backend.internal
+    connect_timeout: 7s
+    login_timeout: 8s
+    forward: [id]
+  pop3:
+    addresses: ['10.0.0.5:110']
+    tls: implicit
+    verify: pins
+    pins: ['sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=']
+    forward: [proxy]
+  submission:
+    addresses: ['10.0.0.6:587']
+    tls: off
+    forward: [xclient, proxy]
+    master: { user: proxy, password_file: master.secret, check: imap }
+limits:
+  connections: 2001
+  per_address: 101
+  handshake_timeout: 31s
+  login_timeout: 121s
+  bad_commands: 11
+  logins: 7
+  line: 4KiB
+  literal: 2KiB
+  token: 16KiB
+  memory: 32KiB
+  idle: { imap: 41m, pop3: 16m, submission: 17m }
+drain: { goodbye: 21s, deadline: 61s }
+events: { file: e.jsonl, keep: 8d }
+log: { level: warn, format: json }
+`
+
+// files makes the files that configurations here name.
+func files(t *testing.T) (dir string, ca *certs.Authority) {
+	t.Helper()
+	dir = t.TempDir()
+	ca, err := certs.NewAuthority("Test authority")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := ca.Issue(certs.Order{Hosts: []string{"imap.example.org", "mail.example.org", "imap.example.net"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{
+		certs.Write(cert, certs.Pair{Cert: filepath.Join(dir, "mail.pem"), Key: filepath.Join(dir, "mail.key")}),
+		ca.WriteCA(filepath.Join(dir, "ca.pem")),
+		os.WriteFile(filepath.Join(dir, "master.secret"), []byte("open sesame\n"), 0o600),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir, ca
+}
+
+// settingsOf makes the settings of a file that passes the check.
+func settingsOf(t *testing.T, dir, text string) (*config.Config, *proxy.Settings) {
+	t.Helper()
+	path := filepath.Join(dir, "mailreeve.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, s, _, err := load(path, strict)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, s
+}
+
+// TestSettings shows what becomes of each key. A key that is not in the list
+// fails the test, so that none is forgotten on its way to the engine.
+func TestSettings(t *testing.T) {
+	dir, _ := files(t)
+	_, s := settingsOf(t, dir, everyKey)
+	first, second := s.Brands[0], s.Brands[1]
+	imap, pop3, submission := first.Backends["imap"], first.Backends["pop3"], first.Backends["submission"]
+	one, two, three := s.Listeners[0], s.Listeners[1], s.Listeners[2]
+	cert, err := s.Certificate(&tls.ClientHelloInfo{}, "imap.example.org")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type of = []any
+	listed := map[string]bool{}
+	elsewhere := of{} // not the engine's: in force where its test is
+	for key, values := range map[string]of{
+		"version":  elsewhere,
+		"hostname": {s.Hostname, "gate.example.org", imap.Hostname, "gate.example.org"},
+
+		"brands":          {len(s.Brands), 2},
+		"brands.name":     {first.Name, "first", second.Name, "second"},
+		"brands.language": {first.Language, proxy.English, second.Language, proxy.German},
+		"brands.help":     {first.Help, "https://help.example.org"},
+		"brands.hosts": {first.Hosts, map[string][]string{"imap": {"imap.example.org", "mail.example.org"},
+			"pop3": {"mail.example.org"}, "submission": {"mail.example.org"}}},
+		"brands.legacy":   {first.Legacy, []string{"old.example.org", "*.older.example.org"}},
+		"brands.ports":    {first.Ports, map[string]int{"imap": 1993, "pop3": 1995}},
+		"brands.backends": {second.Backends["imap"].Addresses, []string{"10.0.1.5:143"}, second.Backends["pop3"], pop3},
+
+		"listeners":                {len(s.Listeners), 3},
+		"listeners.name":           {one.Name, "one"},
+		"listeners.address":        {one.Address, "127.0.0.1:1993", two.Address, ":1143"},
+		"listeners.protocol":       {one.Front, fronts[config.IMAP], three.Front, fronts[config.POP3]},
+		"listeners.tls":            {one.Implicit, true, two.Implicit, false},
+		"listeners.brand":          {one.Brand, second, two.Brand, first},
+		"listeners.proxy_protocol": {fmt.Sprint(one.Proxies), "[10.0.0.0/24]", len(two.Proxies), 0},
+		"listeners.wrong_port":     {two.ServeHello, false, three.ServeHello, true},
+
+		"certificates":            elsewhere,
+		"certificates.files":      elsewhere,
+		"certificates.files.cert": {cert.Leaf.DNSNames[0], "imap.example.org"},
+		"certificates.files.key":  {cert.PrivateKey != nil, true},
+
+		"backends":           {imap.Front, fronts[config.IMAP], pop3.Front, fronts[config.POP3], submission.Front, fronts[config.Submission]},
+		"backends.addresses": {imap.Addresses, []string{"10.0.0.5:143", "imap.internal:1143"}},
+		"backends.tls":       {imap.Hop, proxy.HopStartTLS, pop3.Hop, proxy.HopImplicit, submission.Hop, proxy.HopPlain},
+		"backends.ca":        {imap.TLS.RootCAs != nil, true, pop3.TLS.RootCAs == nil, true},
+		"backends.name":      {imap.TLS.ServerName, "backend.internal", pop3.TLS.ServerName, ""},
+		"backends.pins":      {pop3.TLS.VerifyConnection != nil, true, imap.TLS.VerifyConnection == nil, true},
+		"backends.verify":    {imap.TLS.InsecureSkipVerify, false, pop3.TLS.InsecureSkipVerify, true},
+
+		"backends.connect_timeout": {imap.Connect, 7 * time.Second, pop3.Connect, 5 * time.Second},
+		"backends.login_timeout":   {imap.Login, 8 * time.Second, pop3.Login, 30 * time.Second},
+		"backends.forward": {imap.Forward, true, imap.Proxy, false, pop3.Forward, false, pop3.Proxy, true,
+			submission.Forward, true, submission.Proxy, true},
+		"backends.master":               {imap.Master == nil, true},
+		"backends.master.user":          {submission.Master.User, "proxy"},
+		"backends.master.password_file": {submission.Master.Secret.Reveal(), "open sesame"},
+		"backends.master.check":         {submission.Check, imap, imap.Check == nil, true},
+
+		"limits":                   elsewhere,
+		"limits.connections":       {s.Connections, 2001},
+		"limits.per_address":       {s.PerAddress, 101},
+		"limits.handshake_timeout": {s.Times.Handshake, 31 * time.Second},
+		"limits.login_timeout":     {s.Times.Login, 121 * time.Second},
+		"limits.bad_commands":      {s.Limits.BadCommands, 11},
+		"limits.logins":            {s.Limits.Logins, 7},
+		"limits.line":              {s.Limits.Line, 4 << 10},
+		"limits.literal":           {s.Limits.Literal, 2 << 10},
+		"limits.token":             {s.Limits.Token, 16 << 10},
+		"limits.memory":            {s.Limits.Memory, 32 << 10},
+		"limits.idle":              elsewhere,
+		"limits.idle.imap":         {s.Times.Idle["imap"], 41 * time.Minute},
+		"limits.idle.pop3":         {s.Times.Idle["pop3"], 16 * time.Minute},
+		"limits.idle.submission":   {s.Times.Idle["submission"], 17 * time.Minute},
+
+		"drain": elsewhere, "drain.goodbye": elsewhere, "drain.deadline": elsewhere,
+		"events": elsewhere, "events.file": elsewhere, "events.keep": elsewhere,
+		"log": elsewhere, "log.level": elsewhere, "log.format": elsewhere,
+	} {
+		for i := 0; i < len(values); i += 2 {
+			if !reflect.DeepEqual(values[i], values[i+1]) {
+				t.Errorf("%s: got %v, want %v", key, values[i], values[i+1])
+			}
+		}
+		listed[key] = true
+	}
+	walk(reflect.TypeFor[config.Config](), "", func(key string) {
+		if !listed[key] {
+			t.Errorf("the list has no key %s", key)
+		}
+		delete(listed, key)
+	})
+	for key := range listed {
+		t.Errorf("there is no key %s", key)
+	}
+}
+
+// walk calls each for every key of the configuration. Backends of a brand are
+// those of all, so their keys are not gone through twice.
+func walk(of reflect.Type, before string, each func(key string)) {
+	for of.Kind() == reflect.Slice || of.Kind() == reflect.Map || of.Kind() == reflect.Pointer {
+		of = of.Elem()
+	}
+	if of.Kind() != reflect.Struct || before == "brands.backends." {
+		return
+	}
+	for i := range of.NumField() {
+		if name := of.Field(i).Tag.Get("yaml"); name != "" {
+			each(before + name)
+			walk(of.Field(i).Type, before+name+".", each)
+		}
+	}
+}
+
+// Two brands may share a backend with a master; then each customer's password
+// is still checked where his own brand keeps it.
+func TestMasterChecksAtTheBrandsOwn(t *testing.T) {
+	dir, _ := files(t)
+	_, s := settingsOf(t, dir, `
+version: 1
+brands:
+  - name: first
+    help: https://help.example.org
+    hosts: { imap: [imap.example.org], submission: [mail.example.org] }
+  - name: second
+    help: https://help.example.net
+    hosts: { imap: [imap.example.net] }
+    backends: { imap: { addresses: ['10.0.1.5:143'], tls: off } }
+listeners:
+  - { address: ':993', protocol: imap, tls: implicit }
+  - { address: ':465', protocol: submission, tls: implicit }
+certificates: { files: [{ cert: mail.pem, key: mail.key }] }
+backends:
+  imap: { addresses: ['10.0.0.5:143'], tls: off }
+  submission:
+    addresses: ['10.0.0.6:587']
+    tls: off
+    master: { user: proxy, password_file: master.secret, check: imap }
+`)
+	for _, b := range s.Brands {
+		if b.Backends["submission"].Check != b.Backends["imap"] {
+			t.Errorf("brand %s checks passwords at %v", b.Name, b.Backends["submission"].Check.Addresses)
+		}
+	}
+}
+
+// Brands share a backend, and so what it has learnt.
+func TestBrandsShareBackends(t *testing.T) {
+	dir, _ := files(t)
+	_, s := settingsOf(t, dir, everyKey)
+	if s.Brands[0].Backends["submission"].Check != s.Brands[0].Backends["imap"] || s.Brands[0].Backends["pop3"] != s.Brands[1].Backends["pop3"] {
+		t.Error("the same backend is there twice")
+	}
+}
+
+// TestBackendCertificates asks a backend that has a certificate in every way
+// that the configuration has to check one.
+func TestBackendCertificates(t *testing.T) {
+	t.Cleanup(func() { goleak.VerifyNone(t) })
+	backends, err := demo.Start(demo.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { backends.Close() })
+	dir, ca := files(t)
+	foreign, err := certs.NewAuthority("Another authority")
+	if err == nil {
+		err = foreign.WriteCA(filepath.Join(dir, "foreign.pem"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	right := encrypted(t, ca, certs.Order{Hosts: []string{"imap.internal", "127.0.0.1"}}, backends.IMAP)
+	expired := encrypted(t, ca, certs.Order{Hosts: []string{"imap.internal", "127.0.0.1"}, NotBefore: time.Now().AddDate(-1, 0, 0), NotAfter: time.Now().AddDate(0, -1, 0)}, backends.IMAP)
+	pins := "pins: ['" + right.pin.String() + "']"
+	wrong := "pins: ['sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=']"
+	for _, test := range []struct {
+		name, keys string
+		at         encryptedBackend
+		want       string // part of the error; empty: it is used
+	}{
+		{"authority of ours", "ca: ca.pem", right, ""},
+		{"authority of ours, named", "ca: ca.pem, name: imap.internal", right, ""},
+		{"authorities of the system", "verify: full", right, "certificate signed by unknown authority"},
+		{"authority of others", "ca: foreign.pem", right, "certificate signed by unknown authority"},
+		{"another name", "ca: ca.pem, name: pop.internal", right, "certificate is valid for imap.internal, not pop.internal"},
+		{"expired", "ca: ca.pem", expired, "certificate has expired"},
+		{"authority and pin", "ca: ca.pem, " + pins, right, ""},
+		{"authority and wrong pin", "ca: ca.pem, " + wrong, right, "the backend's key is none of those pinned"},
+		{"pin without authority", pins, right, "certificate signed by unknown authority"},
+		{"pin alone", "verify: pins, " + pins, right, ""},
+		{"one of two pins", "verify: pins, " + strings.Replace(wrong, "]", ", '"+right.pin.String()+"']", 1), right, ""},
+		{"wrong pin alone", "verify: pins, " + wrong, right, "the backend's key is none of those pinned: it has " + right.pin.String()},
+		{"nothing", "verify: none", expired, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, s := settingsOf(t, dir, fmt.Sprintf(`
+version: 1
+brands: [{ name: example, help: 'https://help.example.org', hosts: { imap: [imap.example.org] } }]
+listeners: [{ address: ':993', protocol: imap, tls: implicit }]
+certificates: { files: [{ cert: mail.pem, key: mail.key }] }
+backends: { imap: { addresses: ['%s'], tls: implicit, %s } }
+`, test.at.address, test.keys))
+			address, offer, err := s.Brands[0].Backends["imap"].Probe(context.Background())
+			switch {
+			case test.want == "" && (err != nil || address != test.at.address || len(offer.Mechs) == 0):
+				t.Errorf("not used: %v", err)
+			case test.want != "" && (err == nil || !strings.Contains(err.Error(), "in the TLS handshake: ") || !strings.Contains(err.Error(), test.want)):
+				t.Errorf("got %v, want %s", err, test.want)
+			}
+		})
+	}
+}
+
+// encryptedBackend is a backend with a certificate.
+type encryptedBackend struct {
+	address string
+	pin     config.Pin
+}
+
+// encrypted puts TLS before a backend.
+func encrypted(t *testing.T, ca *certs.Authority, o certs.Order, backend net.Addr) encryptedBackend {
+	t.Helper()
+	cert, err := ca.Issue(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	t.Cleanup(func() {
+		l.Close()
+		running.Wait()
+	})
+	pass := func(client net.Conn) {
+		defer client.Close()
+		server, err := net.Dial(backend.Network(), backend.String())
+		if err != nil {
+			return
+		}
+		running.Go(func() {
+			io.Copy(server, client)
+			server.Close()
+		})
+		io.Copy(client, server)
+	}
+	running.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() { pass(client) })
+		}
+	})
+	return encryptedBackend{l.Addr().String(), config.PinOf(cert.Leaf)}
+}
+
+// TestDoubts lists what a backend may offer that does not fit.
+func TestDoubts(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		backend  *proxy.Backend
+		protocol config.Protocol
+		offer    proxy.Offer
+		want     string
+	}{
+		{"imap", &proxy.Backend{}, config.IMAP, proxy.Offer{Mechs: []string{"PLAIN"}, Extensions: []string{"IMAP4rev1", "AUTH=PLAIN"}}, ""},
+		{"imap without login", &proxy.Backend{}, config.IMAP, proxy.Offer{Extensions: []string{"IMAP4rev1", "STARTTLS", "LOGINDISABLED"}},
+			"no login is possible on this connection; set tls, or let the backend trust the proxy"},
+		{"imap without mechanisms", &proxy.Backend{}, config.IMAP, proxy.Offer{Extensions: []string{"IMAP4rev1"}}, ""},
+		{"imap for a master", &proxy.Backend{Master: &proxy.Master{}}, config.IMAP, proxy.Offer{Mechs: []string{"LOGIN"}, Extensions: []string{"IMAP4rev1"}},
+			"the master user logs in by PLAIN, which is not offered on this connection; set tls, or let the backend offer it to the proxy"},
+		{"pop3", &proxy.Backend{}, config.POP3, proxy.Offer{}, ""},
+		{"pop3 for a master", &proxy.Backend{Master: &proxy.Master{}}, config.POP3, proxy.Offer{Mechs: []string{"PLAIN"}}, ""},
+		{"submission", &proxy.Backend{}, config.Submission, proxy.Offer{Mechs: []string{"PLAIN", "LOGIN"}, Extensions: []string{"PIPELINING"}}, ""},
+		{"submission before TLS", &proxy.Backend{}, config.Submission, proxy.Offer{Extensions: []string{"STARTTLS"}},
+			"no AUTH PLAIN or LOGIN on this connection; set tls, or smtpd_tls_auth_only = no for this service"},
+		{"XCLIENT to all", &proxy.Backend{}, config.Submission, proxy.Offer{Mechs: []string{"PLAIN"}, Extensions: []string{"XCLIENT NAME ADDR"}},
+			"it takes XCLIENT from the proxy, so customers could send it with any address; set forward: [xclient], or take the proxy off smtpd_authorized_xclient_hosts"},
+		{"XCLIENT used", &proxy.Backend{Forward: true}, config.Submission, proxy.Offer{Mechs: []string{"PLAIN"}, Extensions: []string{"xclient NAME ADDR"}}, ""},
+		{"XCLIENT wanted", &proxy.Backend{Forward: true}, config.Submission, proxy.Offer{Mechs: []string{"PLAIN"}},
+			"it does not take XCLIENT from the proxy; add the proxy to smtpd_authorized_xclient_hosts"},
+	} {
+		if got := strings.Join(doubts(test.backend, test.protocol, test.offer), "\n"); got != test.want {
+			t.Errorf("%s: got %q, want %q", test.name, got, test.want)
+		}
+	}
+}
+
+// A certificate file that vanishes between check and settings is an error, as
+// is one of authorities.
+func TestSettingsNeedTheirFiles(t *testing.T) {
+	dir, _ := files(t)
+	c, _ := settingsOf(t, dir, everyKey)
+	for _, name := range []string{"ca.pem", "master.secret", "mail.pem"} {
+		path := filepath.Join(dir, name)
+		if err := os.Rename(path, path+".away"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := settings(c); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("without %s: %v", name, err)
+		}
+		if err := os.Rename(path+".away", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "ca.pem"), []byte("nothing"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := settings(c); err == nil || !strings.Contains(err.Error(), "no certificate in it") {
+		t.Error(err)
+	}
+}
