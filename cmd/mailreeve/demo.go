@@ -110,7 +110,11 @@ func runDemo(c *cobra.Command, dir string, ports demoPorts) error {
 		return dirHint(err)
 	}
 	show := newScreen(c.OutOrStdout())
-	show.ready = func() { fmt.Fprint(show.out, welcome(show, dir, kept, ports)) }
+	show.mu.Lock() // the first session may be over before the welcome is said
+	show.ready = func() {
+		fmt.Fprint(show.out, welcome(show, dir, kept, ports))
+		show.mu.Unlock()
+	}
 	d := &daemonized{path: filepath.Join(dir, "mailreeve.yaml"), errors: zapcore.AddSync(c.ErrOrStderr())}
 	if show.terminal != nil {
 		d.gone = func() bool { return !term.IsTerminal(int(show.terminal.Fd())) }

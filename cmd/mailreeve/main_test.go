@@ -29,6 +29,9 @@ const patience = 20 * time.Second
 // TestMain makes this binary the command mailreeve, too: in scripts, and in the
 // PATH of tests that start it as a process of its own.
 func TestMain(m *testing.M) {
+	if os.Getenv("GORACE") == "" { // else each process sleeps for a second at its end
+		os.Setenv("GORACE", "atexit_sleep_ms=0")
+	}
 	testscript.Main(m, map[string]func(){"mailreeve": main})
 }
 
@@ -42,6 +45,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			schema, err := filepath.Abs("../../config/mailreeve.v1.schema.json")
 			env.Setenv("SCHEMA", schema)
+			env.Setenv("GORACE", os.Getenv("GORACE"))
 			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

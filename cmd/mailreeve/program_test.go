@@ -589,26 +589,33 @@ func TestRunsWithAnExpiredCertificate(t *testing.T) {
 func TestDrain(t *testing.T) {
 	t.Parallel()
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
-		s := newSite(t)
-		s.run()
-		idle := s.idle()
-		waiting := newTalk(t, s.secure("pop3s", "pop.example.org"))
-		waiting.hear(`^\+OK`)
-		address := waiting.conn.RemoteAddr().String()
-		s.signal(sig)
-		idle.hear(`^\* BYE`)
-		idle.hangsUp()
-		waiting.hear(`^-ERR \[SYS/TEMP\]`)
-		waiting.conn.Close()
-		s.ends()
-		s.log.await(t, "drained")
-		if _, err := net.Dial("tcp", address); err == nil {
-			t.Error("it still listens")
-		}
-		e := s.event("events.jsonl", "imaps", func(events.Session) bool { return true })
-		if e.End != "DR" || !e.Verified {
-			t.Errorf("%+v", e)
-		}
+		t.Run(sig.String(), func(t *testing.T) {
+			t.Parallel()
+			drain(t, sig)
+		})
+	}
+}
+
+func drain(t *testing.T, sig syscall.Signal) {
+	s := newSite(t)
+	s.run()
+	idle := s.idle()
+	waiting := newTalk(t, s.secure("pop3s", "pop.example.org"))
+	waiting.hear(`^\+OK`)
+	address := waiting.conn.RemoteAddr().String()
+	s.signal(sig)
+	idle.hear(`^\* BYE`)
+	idle.hangsUp()
+	waiting.hear(`^-ERR \[SYS/TEMP\]`)
+	waiting.conn.Close()
+	s.ends()
+	s.log.await(t, "drained")
+	if _, err := net.Dial("tcp", address); err == nil {
+		t.Error("it still listens")
+	}
+	e := s.event("events.jsonl", "imaps", func(events.Session) bool { return true })
+	if e.End != "DR" || !e.Verified {
+		t.Errorf("%+v", e)
 	}
 }
 
