@@ -71,7 +71,38 @@ func TestCapabilitiesInClear(t *testing.T) {
 
 // TestCapabilitiesOfUpgrader: a client known to use STARTTLS is not warned of
 // plaintext in the moment before it, and saves the round trip.
+// A client that asks in clear and then upgrades is alerted once, and those from
+// there that ask later are not.
 func TestCapabilitiesOfUpgrader(t *testing.T) {
+	setup{listener: "starttls"}.play(t, `
+		S: * OK proxy.test.example ready.
+		C: a CAPABILITY
+		S: * OK [ALERT] Passwort ist NICHT falsch. {...}
+		S: * CAPABILITY IMAP4rev1 ID STARTTLS LOGINDISABLED
+		S: a OK CAPABILITY completed.
+		C: a STARTTLS
+		S: a OK Begin TLS negotiation now.
+		C! tls imap.test.example
+		C: b LOGOUT
+		S: * BYE Logging out.
+		S: b OK LOGOUT completed.
+		E: action=pass entry=starttls
+	`, `
+		S: * OK proxy.test.example ready.
+		C: a CAPABILITY
+		S: * CAPABILITY IMAP4rev1 ID STARTTLS LOGINDISABLED
+		S: a OK CAPABILITY completed.
+		C: b LOGIN anna Kanarienvogel7
+		S: * OK [ALERT] Passwort ist NICHT falsch. {...}
+		S: b NO [UNAVAILABLE] Passwort ist NICHT falsch. {...}
+		C! close
+		E: action=deny exposed=true
+	`)
+}
+
+// A client that upgrades without asking, as Thunderbird does, takes the alert from
+// nobody who sits behind the same address.
+func TestSilentUpgraderLeavesTheAlert(t *testing.T) {
 	setup{listener: "starttls"}.play(t, `
 		S: * OK proxy.test.example ready.
 		C: a STARTTLS
@@ -82,15 +113,13 @@ func TestCapabilitiesOfUpgrader(t *testing.T) {
 		S: b OK LOGOUT completed.
 		E: action=pass entry=starttls
 	`, `
-		S: * OK [CAPABILITY IMAP4rev1 ID STARTTLS LOGINDISABLED] proxy.test.example ready.
+		S: * OK proxy.test.example ready.
 		C: a CAPABILITY
+		S: * OK [ALERT] Passwort ist NICHT falsch. {...}
 		S: * CAPABILITY IMAP4rev1 ID STARTTLS LOGINDISABLED
 		S: a OK CAPABILITY completed.
-		C: b LOGIN anna Kanarienvogel7
-		S: * OK [ALERT] Passwort ist NICHT falsch. {...}
-		S: b NO [UNAVAILABLE] Passwort ist NICHT falsch. {...}
 		C! close
-		E: action=deny exposed=true
+		E: action=deny
 	`)
 }
 

@@ -13,8 +13,6 @@ import (
 const (
 	// maxTag is longer than any client's tag; it is replayed to the backend.
 	maxTag = 64
-	// slack is what a command line may have besides a SASL response.
-	slack = 256
 	// ID fields (RFC 2971 section 3.3).
 	maxIDFields = 30
 	maxIDKey    = 30
@@ -37,25 +35,25 @@ func (e syntaxError) Error() string { return string(e) }
 // malformed turns a decoder's error into what the client is told.
 func malformed(err error) error {
 	switch {
-	case err == nil:
-		return nil
 	case errors.Is(err, proxy.ErrCancelled):
 		return syntaxError("AUTHENTICATE cancelled.") // RFC 9051 section 6.2.2
+	case errors.Is(err, proxy.ErrMalformed):
+		return syntaxError("Malformed credential.")
 	}
-	return syntaxError("Malformed credential.")
+	return err
 }
 
 // read reads lines until one is a command.
 func (d *dialogue) read() (*command, error) {
 	for {
-		line, err := d.wire.Line(max(d.limits.Line, d.limits.Token+slack))
+		line, err := d.wire.Command(d.limits, func(line string) bool {
+			c := parse(line)
+			return c != nil && c.name == "AUTHENTICATE"
+		})
 		if err != nil {
 			return nil, err
 		}
-		if err := proxy.NotHTTP(line); err != nil {
-			return nil, err
-		}
-		c := parse(string(line))
+		c := parse(line)
 		if c == nil {
 			if err := d.wire.Say("* BAD A command begins with a tag.\r\n"); err != nil {
 				return nil, err
@@ -64,9 +62,6 @@ func (d *dialogue) read() (*command, error) {
 				return nil, err
 			}
 			continue
-		}
-		if c.name != "AUTHENTICATE" && c.size > d.limits.Line {
-			return nil, proxy.ErrLineTooLong
 		}
 		return c, nil
 	}

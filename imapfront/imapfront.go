@@ -22,7 +22,6 @@
 package imapfront
 
 import (
-	"encoding/base64"
 	"fmt"
 	"slices"
 	"strings"
@@ -38,6 +37,7 @@ var Front = &proxy.Front{
 	Name:    "imap",
 	ALPN:    "imap",
 	Port:    993,
+	Room:    150,                                                     // Thunderbird 153 shows 177, less the account's name
 	Goodbye: "* BYE Server is restarting, please connect again.\r\n", // RFC 9051 section 7.1.5
 	Open: func(w *proxy.Wire, a proxy.Advert, l proxy.Limits) proxy.Dialogue {
 		return &dialogue{wire: w, advert: a, limits: l}
@@ -54,23 +54,25 @@ type dialogue struct {
 	advert  proxy.Advert
 	limits  proxy.Limits
 	bad     int
+	asked   bool     // what is offered
 	alerted bool     // the refusal was shown in this session
 	pending *command // chosen, its credential not yet read
 	id      map[string]string
 }
 
-// Greet tells the capabilities at once and saves a round trip, but for a client
-// that will be refused in clear: Thunderbird asks for them only where the
-// greeting has none, and shows an alert in that answer only.
+// Greet tells the capabilities at once and saves a round trip, but in clear where
+// every login is refused: Thunderbird, set to plaintext, asks for them only
+// where the greeting has none, and shows an alert in that answer only. Set to
+// STARTTLS it does not ask before TLS, and so hears no alert.
 func (d *dialogue) Greet() error {
-	if d.warns() {
+	if d.advert.Refusal != nil && !d.advert.Secure {
 		return d.wire.Say("* OK " + d.advert.Hostname + " ready.\r\n")
 	}
 	return d.wire.Say("* OK [CAPABILITY " + d.capabilities() + "] " + d.advert.Hostname + " ready.\r\n")
 }
 
-// warns reports whether the client is to be told in advance that it cannot log in.
-func (d *dialogue) warns() bool { return d.advert.Refusal != nil && !d.advert.Quiet }
+// mark is what a SASL challenge stands behind (RFC 9051 section 7.6).
+const mark = "+ "
 
 // passed are the capabilities of a backend that mean the same before the login
 // and bring no command of their own there.
@@ -160,7 +162,7 @@ func (d *dialogue) obey(c *command) (proxy.Request, error) {
 		if c.rest != "" {
 			return proxy.Request{}, d.wrong(c, "STARTTLS wants no argument.")
 		}
-		return proxy.Request{Kind: proxy.StartTLS, Token: c.tag}, nil
+		return proxy.Request{Kind: proxy.StartTLS, Token: c.tag, Warned: d.asked}, nil
 	case "AUTHENTICATE":
 		return proxy.Request{}, d.wrong(c, "AUTHENTICATE wants the name of a mechanism.")
 	}
@@ -181,7 +183,8 @@ func (d *dialogue) wrong(c *command, text string) error {
 
 func (d *dialogue) capability(c *command) error {
 	alert := ""
-	if d.warns() {
+	d.asked = true
+	if d.advert.Refusal != nil && !d.advert.Quiet {
 		alert = d.alert(d.advert.Refusal.Text)
 	}
 	return d.wire.Say(alert + "* CAPABILITY " + d.capabilities() + "\r\n" + c.tag + " OK CAPABILITY completed.\r\n")
@@ -220,35 +223,7 @@ func (d *dialogue) credential(c *command) (proxy.Request, error) {
 		}
 		return d.unless(c, r, err)
 	}
-	return d.exchange(c, r)
-}
-
-// exchange leads a SASL exchange up to the credential.
-func (d *dialogue) exchange(c *command, r proxy.Request) (proxy.Request, error) {
-	x := proxy.Exchange{Mech: c.mech}
-	var response []byte
-	var err error
-	if c.rest != "" {
-		if response, err = proxy.DecodeSASL([]byte(c.rest)); err != nil {
-			return d.unless(c, r, malformed(err))
-		}
-	}
-	for {
-		challenge, done, err := x.Next(response, &r)
-		if err != nil || done {
-			return d.unless(c, r, malformed(err))
-		}
-		if err := d.wire.Say("+ " + base64.StdEncoding.EncodeToString([]byte(challenge)) + "\r\n"); err != nil {
-			return proxy.Request{}, err
-		}
-		line, err := d.wire.Line(d.limits.Token)
-		if err != nil {
-			return proxy.Request{}, err
-		}
-		if response, err = proxy.DecodeSASL(line); err != nil {
-			return d.unless(c, r, malformed(err))
-		}
-	}
+	return d.unless(c, r, malformed(d.wire.Exchange(mark, c.rest, d.limits, &r)))
 }
 
 // unless returns the request, or answers a syntax error.
@@ -291,7 +266,7 @@ func (d *dialogue) Refuse(r proxy.Request, ref proxy.Refusal) error {
 		code = imap.ResponseCode(ref.Code)
 	}
 	if ref.Challenge != nil {
-		if err := d.fail(ref.Challenge); err != nil {
+		if _, err := d.wire.Challenge(mark, ref.Challenge, d.limits); err != nil {
 			return err
 		}
 	}
@@ -305,16 +280,6 @@ func (d *dialogue) Refuse(r proxy.Request, ref proxy.Refusal) error {
 		answer += "[" + string(code) + "] "
 	}
 	return d.wire.Say(answer + ref.Text + "\r\n")
-}
-
-// fail gives the client a bearer mechanism's error and reads its dummy answer
-// (RFC 7628 section 3.2.3).
-func (d *dialogue) fail(challenge []byte) error {
-	if err := d.wire.Say("+ " + base64.StdEncoding.EncodeToString(challenge) + "\r\n"); err != nil {
-		return err
-	}
-	_, err := d.wire.Line(d.limits.Token)
-	return err
 }
 
 // Accept gives the go-ahead for TLS, or passes the backend's reply on.

@@ -164,21 +164,35 @@ func TestBackendDownIsToldBeforeThePassword(t *testing.T) {
 	play(t, "implicit", `
 		P! down
 		C! tls pop.test.example
-		S: +OK proxy.test.example ready.
-		C: CAPA
-		S: +OK Capability list follows.
-		S: RESP-CODES
-		S: AUTH-RESP-CODE
-		S: USER
-		S: SASL PLAIN LOGIN
-		S: .
-		C: USER anna
 		S: -ERR [SYS/TEMP] Der Mailserver ist gerade nicht erreichbar. Passwort ist NICHT falsch. Bitte spaeter erneut versuchen.
-		C: AUTH PLAIN
-		S: -ERR [SYS/TEMP] Der Mailserver ist gerade nicht erreichbar. {...}
+		C: QUIT
 		C! close
-		E: action=pass end=CD reason=client_closed attempts= verified=
+		E: action=pass end=BD reason=backend_unavailable refused=unavailable attempts= verified=
 	`)
+}
+
+// With several brands, the name in a TLS still to come says whose backend it is:
+// the outage is then told at USER.
+func TestBackendDownIsToldAtUserBehindSTLS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rig := proxytest.New(t, Front, probe)
+		second := *rig.Settings.Brands[0]
+		second.Name, second.Hosts = "second", map[string][]string{"pop3": {"pop.second.example"}}
+		rig.Settings.Brands = append(rig.Settings.Brands, &second)
+		rig.Play("starttls", `
+			P! down
+			S: +OK proxy.test.example ready.
+			C: STLS
+			S: +OK Begin TLS negotiation.
+			C! tls pop.test.example
+			C: USER anna
+			S: -ERR [SYS/TEMP] Der Mailserver ist gerade nicht erreichbar. Passwort ist NICHT falsch. Bitte spaeter erneut versuchen.
+			C: AUTH PLAIN
+			S: -ERR [SYS/TEMP] Der Mailserver ist gerade nicht erreichbar. {...}
+			C! close
+			E: action=pass end=CD reason=client_closed attempts= verified=
+		`)
+	})
 }
 
 func TestTooManyConnections(t *testing.T) {

@@ -14,21 +14,23 @@
 package popfront
 
 import (
-	"encoding/base64"
 	"errors"
+	"slices"
 	"strings"
 
 	"mailreeve/policy"
 	"mailreeve/proxy"
 )
 
-// Front is POP3. A refusal is told at USER, over TLS too: programs show the
-// text of a refused USER, and after a refused PASS they ask for a password.
+// Front is POP3. A refusal is told at USER, over TLS too, and an outage in place
+// of the greeting: programs show these texts, and after a refused PASS they ask
+// for a password.
 var Front = &proxy.Front{
-	Name:  "pop3",
-	ALPN:  "pop3",
-	Port:  995,
-	Early: true,
+	Name:    "pop3",
+	ALPN:    "pop3",
+	Port:    995,
+	Early:   true,
+	Upfront: true,
 	// No Goodbye: a POP3 server says nothing unasked (RFC 1939 section 3).
 	Open: func(w *proxy.Wire, a proxy.Advert, l proxy.Limits) proxy.Dialogue {
 		return &dialogue{wire: w, advert: a, limits: l}
@@ -38,8 +40,8 @@ var Front = &proxy.Front{
 	},
 }
 
-// slack is what an AUTH line may have besides a SASL response.
-const slack = 64
+// mark is what a SASL challenge stands behind (RFC 5034 section 4).
+const mark = "+ "
 
 // dialogue speaks with one client.
 type dialogue struct {
@@ -56,6 +58,11 @@ type command struct {
 	name, rest string
 	mech       string // of AUTH
 	initial    string // response of AUTH, empty: none
+}
+
+func parse(line string) *command {
+	name, rest, _ := strings.Cut(line, " ")
+	return &command{name: strings.ToUpper(name), rest: rest}
 }
 
 // Greet says little: no timestamp, which would invite APOP.
@@ -80,19 +87,11 @@ func (d *dialogue) Next() (proxy.Request, error) {
 		}
 	}
 	for {
-		line, err := d.wire.Line(max(d.limits.Line, d.limits.Token+slack))
+		line, err := d.wire.Command(d.limits, func(line string) bool { return parse(line).name == "AUTH" })
 		if err != nil {
 			return proxy.Request{}, err
 		}
-		if err := proxy.NotHTTP(line); err != nil {
-			return proxy.Request{}, err
-		}
-		name, rest, _ := strings.Cut(string(line), " ")
-		c := &command{name: strings.ToUpper(name), rest: rest}
-		if c.name != "AUTH" && len(line) > d.limits.Line {
-			return proxy.Request{}, proxy.ErrLineTooLong
-		}
-		r, err := d.obey(c)
+		r, err := d.obey(parse(line))
 		if err != nil || r.Kind != 0 {
 			return r, err
 		}
@@ -136,7 +135,7 @@ func (d *dialogue) obey(c *command) (proxy.Request, error) {
 		return proxy.Request{Kind: proxy.Chosen, Mech: "APOP"}, nil
 	case "AUTH": // RFC 5034 section 4
 		if strings.TrimSpace(c.rest) == "" { // the form of its draft, which lists the mechanisms; still sent
-			return proxy.Request{}, d.wire.Say("+OK\r\n" + strings.Join(append(d.advert.Mechs, "."), "\r\n") + "\r\n")
+			return proxy.Request{}, d.wire.Say("+OK\r\n" + strings.Join(append(slices.Clip(d.advert.Mechs), "."), "\r\n") + "\r\n")
 		}
 		var secret bool
 		if c.mech, c.initial, secret = proxy.SplitAuth(c.rest); c.mech == "" {
@@ -200,40 +199,15 @@ func (d *dialogue) credential(c *command) (proxy.Request, error) {
 		}
 		return r, nil
 	}
-	r.Mech = c.mech
-	return d.exchange(c, r)
-}
-
-// exchange leads a SASL exchange up to the credential (RFC 5034 section 4).
-func (d *dialogue) exchange(c *command, r proxy.Request) (proxy.Request, error) {
-	x := proxy.Exchange{Mech: c.mech}
-	var response []byte
-	var err error
-	if c.initial != "" {
-		response, err = proxy.DecodeSASL([]byte(c.initial))
-	}
-	for err == nil {
-		var challenge string
-		var done bool
-		if challenge, done, err = x.Next(response, &r); err != nil || done {
-			break
-		}
-		if err := d.wire.Say("+ " + base64.StdEncoding.EncodeToString([]byte(challenge)) + "\r\n"); err != nil {
-			return proxy.Request{}, err
-		}
-		line, err2 := d.wire.Line(d.limits.Token)
-		if err2 != nil {
-			return proxy.Request{}, err2
-		}
-		response, err = proxy.DecodeSASL(line)
-	}
-	switch {
+	r.Mech = c.mech // RFC 5034 section 4
+	switch err := d.wire.Exchange(mark, c.initial, d.limits, &r); {
 	case errors.Is(err, proxy.ErrCancelled):
 		return proxy.Request{}, d.wrong("AUTH cancelled.")
-	case err != nil:
+	case errors.Is(err, proxy.ErrMalformed):
 		return proxy.Request{}, d.wrong("Malformed credential.")
+	default:
+		return r, err
 	}
-	return r, nil
 }
 
 // codes are the answers to a login, by class of refusal (RFC 2449, RFC 3206).
@@ -257,11 +231,8 @@ func (d *dialogue) Refuse(r proxy.Request, ref proxy.Refusal) error {
 	if ref.Class == proxy.NoAccess && ref.Code != "" {
 		code = "[" + ref.Code + "] "
 	}
-	if ref.Challenge != nil { // RFC 7628 section 3.2.3
-		if err := d.wire.Say("+ " + base64.StdEncoding.EncodeToString(ref.Challenge) + "\r\n"); err != nil {
-			return err
-		}
-		if _, err := d.wire.Line(d.limits.Token); err != nil {
+	if ref.Challenge != nil {
+		if _, err := d.wire.Challenge(mark, ref.Challenge, d.limits); err != nil {
 			return err
 		}
 	}

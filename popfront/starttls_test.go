@@ -130,7 +130,7 @@ func TestOldHostNameIsToldAtUser(t *testing.T) {
 		S: +OK
 		S: .
 		C: USER anna
-		S: -ERR [SYS/PERM] Passwort ist NICHT falsch. Der Servername ist veraltet: bitte Server pop.test.example, Port 995, SSL/TLS einstellen. https://h.test.example/a1 ({id})
+		S: -ERR [SYS/PERM] Passwort ist NICHT falsch. Servername ist veraltet: Server pop.test.example, Port 995, SSL/TLS einstellen. https://h.test.example/a1 ({id})
 		C: PASS Kanarienvogel7
 		S: -ERR [SYS/PERM] Passwort ist NICHT falsch. {...}
 		C: AUTH PLAIN {b64:\x00anna\x00Kanarienvogel7}
@@ -173,7 +173,7 @@ func TestEnglish(t *testing.T) {
 	play(t, "starttls", `
 		S: +OK proxy.test.example ready.
 		C: USER anna
-		S: -ERR [SYS/PERM] Your password is NOT wrong. Encryption is missing: please set SSL/TLS, server pop.test.example, port 995. https://h.test.example/a1 ({id})
+		S: -ERR [SYS/PERM] Your password is NOT wrong. Encryption is missing: set SSL/TLS, server pop.test.example, port 995. https://h.test.example/a1 ({id})
 		C! close
 		E: action=deny
 	`, english)

@@ -35,9 +35,12 @@ const (
 	// offerFailed is how long a failure to ask is believed, so that a dead
 	// backend does not hold up every greeting.
 	offerFailed = 5 * time.Second
-	// offerPatience bounds the wait for a backend's first answer before a
-	// greeting: clients wait at least 30 s for ours.
+	// offerPatience bounds the wait for a backend's answer before a greeting:
+	// clients wait at least 30 s for ours.
 	offerPatience = 5 * time.Second
+	// aliveFor is how long a backend is taken to live after it has answered,
+	// where a greeting must be sure of it.
+	aliveFor = 2 * time.Second
 )
 
 // Backend is where one protocol's sessions go. Its addresses are tried in
@@ -66,8 +69,9 @@ type Backend struct {
 	mu     sync.Mutex           // guards the following
 	failed map[string]time.Time // addresses that did not answer, and when
 	offer  Offer
-	asked  time.Time // when offer or offerErr was learnt; zero: never
+	asked  time.Time // when offer or err was learnt; zero: never
 	err    error     // of the last asking
+	alive  time.Time // when the backend last answered, to whatever
 	asking chan struct{}
 }
 
@@ -235,29 +239,31 @@ func (b *Backend) encrypt(ctx context.Context, l *link) error {
 }
 
 // offers returns what the backend offers. It waits only where nothing was ever
-// learnt; an error means that the backend could not be asked a moment ago.
+// learnt, and where the front must be sure that the backend lives; an error
+// means that the backend could not be asked a moment ago.
 func (b *Backend) offers(ctx context.Context, o Origin, spawn func(func(context.Context))) (Offer, error) {
 	b.mu.Lock()
-	known := !b.asked.IsZero()
-	fresh := offerFresh
+	age := time.Since(b.asked)
+	stale, unsure := age > offerFresh, time.Since(b.alive) > aliveFor
 	if b.err != nil {
-		fresh = offerFailed
+		stale, unsure = age > offerFailed, age > offerFailed
 	}
-	if b.asking == nil && (!known || time.Since(b.asked) > fresh) {
+	wait := b.asked.IsZero() || b.Front.Upfront && unsure
+	if b.asking == nil && (stale || wait) {
 		done := make(chan struct{})
 		b.asking = done
 		spawn(func(ctx context.Context) { b.ask(ctx, o, done) })
 	}
 	asking, offer, err := b.asking, b.offer, b.err
 	b.mu.Unlock()
-	if asking == nil || known {
+	if !wait {
 		return offer, err
 	}
-	wait := time.NewTimer(offerPatience)
-	defer wait.Stop()
+	patience := time.NewTimer(offerPatience)
+	defer patience.Stop()
 	select {
 	case <-asking:
-	case <-wait.C:
+	case <-patience.C:
 		return Offer{}, errors.New("the backend has not yet said what it offers")
 	case <-ctx.Done():
 		return Offer{}, ctx.Err()
@@ -272,11 +278,19 @@ func (b *Backend) ask(ctx context.Context, o Origin, done chan<- struct{}) {
 	offer, err := b.fetch(ctx, o)
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.asked = time.Now()
 	if err == nil {
-		b.offer = offer
+		b.offer, b.alive = offer, b.asked
 	}
-	b.err, b.asked, b.asking = err, time.Now(), nil
+	b.err, b.asking = err, nil
 	close(done)
+}
+
+// answered notes that the backend lives: it has just taken or refused a login.
+func (b *Backend) answered() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.alive = time.Now()
 }
 
 // fetch asks for the offer on a connection of its own. A panic of the front's,

@@ -94,8 +94,8 @@ func (l Limits) Strike(bad *int) error {
 	return nil
 }
 
-// NotHTTP ends the session of a browser that was led to a mail port (ALPACA).
-func NotHTTP(line []byte) error {
+// notHTTP ends the session of a browser that was led to a mail port (ALPACA).
+func notHTTP(line []byte) error {
 	for _, method := range []string{"GET ", "POST ", "HEAD ", "PUT ", "OPTIONS ", "CONNECT ", "DELETE ", "PATCH ", "PRI * HTTP"} {
 		if bytes.HasPrefix(line, []byte(method)) {
 			return Misspoke(OtherProtocol, "the client spoke HTTP")

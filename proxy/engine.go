@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,17 +74,21 @@ func (e *Engine) Apply(s *Settings) error {
 	if e.draining.Load() {
 		return errors.New("the proxy is shutting down")
 	}
-	sockets := map[string]*socket{}
+	sockets, serves := map[string]*socket{}, map[*socket]*Listener{}
 	var opened []*socket
 	for _, l := range s.Listeners {
 		if l.Address == "" {
 			continue
 		}
-		if sockets[l.Address] != nil {
+		key := l.Address
+		if sockets[key] != nil && strings.HasSuffix(key, ":0") {
+			key += " " + l.Name // another port of the system's choice
+		}
+		if sockets[key] != nil {
 			closeAll(opened)
 			return fmt.Errorf("listener %s: address %s is used twice", l.Name, l.Address)
 		}
-		sock := e.sockets[l.Address]
+		sock := e.sockets[key]
 		if sock == nil {
 			conf := net.ListenConfig{KeepAliveConfig: keepAlive}
 			ln, err := conf.Listen(context.Background(), "tcp", l.Address)
@@ -94,19 +99,18 @@ func (e *Engine) Apply(s *Settings) error {
 			sock = &socket{Listener: ln}
 			opened = append(opened, sock)
 		}
-		sockets[l.Address] = sock
+		sockets[key] = sock
+		serves[sock] = l
 	}
-	for _, l := range s.Listeners {
-		if sock := sockets[l.Address]; sock != nil {
-			sock.serving.Store(&serving{s, l})
-		}
+	for sock, l := range serves {
+		sock.serving.Store(&serving{s, l})
 	}
 	for _, sock := range opened {
 		e.accepting.Add(1)
 		go e.acceptLoop(sock)
 	}
-	for address, sock := range e.sockets {
-		if sockets[address] == nil {
+	for key, sock := range e.sockets {
+		if sockets[key] == nil {
 			sock.Close()
 		}
 	}
@@ -121,7 +125,11 @@ type ListenError struct {
 }
 
 func (e *ListenError) Error() string {
-	return fmt.Sprintf("listener %s: cannot listen on %s: %v", e.Listener, e.Address, e.Err)
+	err := e.Err
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		err = op.Err // without the address, which is said already
+	}
+	return fmt.Sprintf("listener %s: cannot listen on %s: %v", e.Listener, e.Address, err)
 }
 
 func (e *ListenError) Unwrap() error { return e.Err }

@@ -16,6 +16,13 @@ type Front struct {
 	// TLS: no POP3 client shows the text of a refused PASS.
 	Early bool
 
+	// Upfront is set where an outage is best told in place of the greeting: the
+	// protocol's programs take any failure of the login for a wrong password.
+	Upfront bool
+
+	// Room is how many characters of a sentence programs show; 0: all of them.
+	Room int
+
 	// Goodbye is what an idle relayed client is told when the proxy shuts
 	// down; empty where the protocol has no word for it.
 	Goodbye string
@@ -137,6 +144,7 @@ type Request struct {
 	Authzid string // authorization identity, where one was given
 	Secret  Secret // the password, or a bearer mechanism's whole response
 	Exposed bool   // with Chosen: the client has sent a secret already
+	Warned  bool   // with StartTLS: the client asked in clear what is offered, and Advert.Quiet is for it
 }
 
 // Secret is a password or a token. It prints as ***.
@@ -171,8 +179,8 @@ type Advert struct {
 	// Refusal is set where no login can succeed here whatever the account:
 	// some protocols can say so before one is tried.
 	Refusal *Refusal
-	// Quiet is set where the client is known to go on to STARTTLS: it need not
-	// be warned of what it does not do.
+	// Quiet is set where a client from there has asked in clear what is offered
+	// and gone on to STARTTLS: it need not be warned of what it does not do.
 	Quiet bool
 }
 

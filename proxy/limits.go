@@ -74,8 +74,11 @@ const (
 	upgraderFor = 48 * time.Hour
 )
 
-// upgraders remembers which clients go on to STARTTLS on which listener, so
-// that these are not warned of plaintext in the moment before it.
+// upgraders remembers from where, on which listener, clients ask in clear what
+// is offered and then go on to STARTTLS, so that these are not warned of
+// plaintext in the moment before it. A client that upgrades without asking (as
+// Thunderbird 153 does) hears no warning and need not be remembered: behind the
+// same address another may sit that needs it.
 type upgraders struct {
 	mu   sync.Mutex
 	last map[upgrader]time.Time

@@ -33,6 +33,21 @@ func (s *session) ask() {
 	}
 }
 
+// foreign are the mechanisms that clients are met with (IANA's registry of SASL
+// mechanisms) and that cannot be replayed.
+var foreign = []string{"APOP", "CRAM-MD5", "DIGEST-MD5", "NTLM", "GSSAPI", "GSS-SPNEGO", "KERBEROS_V4", "EXTERNAL", "ANONYMOUS",
+	"SCRAM-SHA-1", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-512", "SCRAM-SHA-512-PLUS", "SKEY", "OTP",
+	"SECURID", "XYMPKI", "XYMCOOKIE", "XOAUTH", "MSN"}
+
+// known is a mechanism's name as a fact: a stranger may send any word, a
+// password too, and facts become events and labels.
+func known(mech string) string {
+	if mech == policy.UserPass || slices.Contains(replayable, mech) || slices.Contains(foreign, mech) {
+		return mech
+	}
+	return "other"
+}
+
 // could is the mildest verdict that a mechanism, or with "" any, can still get.
 func (s *session) could(mech string) policy.Verdict {
 	f := s.facts
@@ -95,14 +110,14 @@ func (s *session) policyRefusal(v policy.Verdict) *Refusal {
 func (s *session) place() place {
 	front := s.listener.Front
 	return place{lang: s.brand.Language, host: s.brand.host(front.Name), port: cmp.Or(s.brand.Ports[front.Name], front.Port),
-		help: s.brand.Help, session: s.id}
+		help: s.brand.Help, session: s.id, room: front.Room}
 }
 
 // chosen decides on a mechanism before its credential is read.
 func (s *session) chosen(d Dialogue, req Request) *Ending {
 	s.event.Exposed = s.event.Exposed || req.Exposed && s.tls == nil
 	if req.Mech != "" {
-		s.learn(policy.Mech, req.Mech)
+		s.learn(policy.Mech, known(req.Mech))
 	}
 	if req.User != "" {
 		s.identify(req)
@@ -138,7 +153,11 @@ func (s *session) refuse(d Dialogue, req Request, ref Refusal) *Ending {
 	if err := d.Refuse(req, ref); err != nil {
 		return s.bye(d, s.ended(err))
 	}
-	if s.bad++; s.bad >= s.settings.Limits.Logins {
+	s.bad++
+	if ref.Verified && s.bad == s.settings.Limits.Logins {
+		return nil // submission has its words for later
+	}
+	if s.bad >= s.settings.Limits.Logins {
 		end := &Ending{who: byLimit, Reason: "too_many_logins", Bye: &Refusal{Class: LimitReached},
 			Sentence: fmt.Sprintf("%d logins were refused", s.bad)}
 		if ref.Class == PolicyDeny || ref.Class == PolicyTemp {
@@ -233,10 +252,13 @@ func (s *session) enter(req Request, b *Backend) (*link, Reply, error) {
 	s.event.Backend = l.address
 	s.action = "logging in at the backend"
 	reply, err := l.peer.Login(req)
+	var no *Rejection
+	if err == nil || errors.As(err, &no) {
+		b.answered()
+	}
 	if err != nil {
 		l.drop()
-		var no *Rejection
-		if b.Master != nil && errors.As(err, &no) && no.Class == BadCredential {
+		if b.Master != nil && no != nil && no.Class == BadCredential {
 			no.Class = Unavailable // the master's credential is wrong; the customer's was good
 		}
 		return nil, nil, fmt.Errorf("backend %s: %w", l.address, err)

@@ -83,7 +83,7 @@ func TestOldHostName(t *testing.T) {
 		c.say("LOGIN anna wrong")
 		c.want("NO credential User name or password is wrong.")
 		c.say("LOGIN anna right")
-		c.wantPrefix("NO policy Your password is NOT wrong. The server name is out of date: please set server toy.example, port 4321, SSL/TLS. https://help.example/ (")
+		c.wantPrefix("NO policy Your password is NOT wrong. The server name is out of date: set server toy.example, port 4321, SSL/TLS. https://help.example/ (")
 		c.close()
 		e := r.wantEnd("CD", "client_closed")
 		if !e.Verified || e.Account != "anna" || e.Action != "deny" || fmt.Sprint(e.By) != "[canonical-host]" || e.Attempts != 2 {

@@ -125,7 +125,7 @@ func (d *toyDialogue) Next() (Request, error) {
 		if err != nil {
 			return Request{}, err
 		}
-		if err := NotHTTP(line); err != nil {
+		if err := notHTTP(line); err != nil {
 			return Request{}, err
 		}
 		words := append(strings.Fields(string(line)), "", "", "")
@@ -151,7 +151,7 @@ func (d *toyDialogue) Next() (Request, error) {
 		case "MAD":
 			d.mad = true
 		case "STARTTLS":
-			return Request{Kind: StartTLS}, nil
+			return Request{Kind: StartTLS, Warned: true}, nil
 		case "WANT":
 			return Request{Kind: Chosen}, nil
 		case "AUTH":

@@ -557,7 +557,7 @@ func TestEndings(t *testing.T) {
 		{errors.New("odd"), 'C', "client_error"},
 		{fmt.Errorf("reading: %w", ErrLineTooLong), 'P', "line_too_long"},
 		{fmt.Errorf("deep: %w", Quit), 'C', "client_quit"},
-		{NotHTTP([]byte("GET / HTTP/1.1")), 'P', "other_protocol"},
+		{notHTTP([]byte("GET / HTTP/1.1")), 'P', "other_protocol"},
 	} {
 		e := ended(byClient, test.err)
 		if e.who != test.who || e.Reason != test.reason || e.Sentence == "" {
@@ -567,7 +567,7 @@ func TestEndings(t *testing.T) {
 	if e := ended(byBackend, io.EOF); e.who != 'B' || e.Reason != "backend_closed" || !strings.Contains(e.Error(), "the backend closed") {
 		t.Error(e)
 	}
-	if NotHTTP([]byte("GETQUOTA x")) != nil || NotHTTP([]byte("a NOOP")) != nil {
+	if notHTTP([]byte("GETQUOTA x")) != nil || notHTTP([]byte("a NOOP")) != nil {
 		t.Error("taken for HTTP")
 	}
 	bad := 0

@@ -12,7 +12,8 @@ import (
 // (RFC 4422 section 3.5, as each protocol spells it).
 var ErrCancelled = errors.New("the client cancelled the exchange")
 
-var errMalformed = errors.New("malformed SASL response")
+// ErrMalformed says that what the client sent is no credential.
+var ErrMalformed = errors.New("malformed SASL response")
 
 // Prompts of SASL LOGIN. Thunderbird takes exactly these.
 const (
@@ -20,17 +21,56 @@ const (
 	promptPassword = "Password:"
 )
 
-// Exchange is the server's side of a SASL exchange, up to the credential. It
-// checks nothing but the form: the backend is the judge.
-type Exchange struct {
-	Mech string
+// Exchange leads a SASL exchange with a client up to the credential, which is
+// then in r, with r.Mech. A challenge is sent behind the mark of the protocol,
+// "+ " or "334 ". initial is the response on the command line, empty where there
+// was none. An error that is neither ErrCancelled nor ErrMalformed is the
+// connection's.
+func (w *Wire) Exchange(mark, initial string, l Limits, r *Request) error {
+	x := exchange{mech: r.Mech}
+	var response []byte
+	var err error
+	if initial != "" {
+		if response, err = decodeSASL([]byte(initial)); err != nil {
+			return err
+		}
+	}
+	for {
+		challenge, done, err := x.next(response, r)
+		if err != nil || done {
+			return err
+		}
+		line, err := w.Challenge(mark, []byte(challenge), l)
+		if err != nil {
+			return err
+		}
+		if response, err = decodeSASL(line); err != nil {
+			return err
+		}
+	}
+}
+
+// Challenge sends one challenge and reads the line that answers it. A bearer
+// mechanism's error is told so, too, and its answer means nothing (RFC 7628
+// section 3.2.3).
+func (w *Wire) Challenge(mark string, challenge []byte, l Limits) ([]byte, error) {
+	if err := w.Say(mark + base64.StdEncoding.EncodeToString(challenge) + "\r\n"); err != nil {
+		return nil, err
+	}
+	return w.Line(l.Token)
+}
+
+// exchange is the server's side of a SASL exchange. It checks nothing but the
+// form: the backend is the judge.
+type exchange struct {
+	mech string
 	user []byte // of LOGIN, once answered
 }
 
-// DecodeSASL decodes one response of a client as the three protocols write it:
+// decodeSASL decodes one response of a client as the three protocols write it:
 // base64 (RFC 4648 section 4, strict), "=" for an empty initial response, "*"
 // to cancel.
-func DecodeSASL(line []byte) ([]byte, error) {
+func decodeSASL(line []byte) ([]byte, error) {
 	switch string(line) {
 	case "*":
 		return nil, ErrCancelled
@@ -39,11 +79,11 @@ func DecodeSASL(line []byte) ([]byte, error) {
 	}
 	p := make([]byte, base64.StdEncoding.DecodedLen(len(line)))
 	if bytes.ContainsAny(line, "\r\n") { // Decode would skip them
-		return nil, errMalformed
+		return nil, ErrMalformed
 	}
 	n, err := base64.StdEncoding.Strict().Decode(p, line)
 	if err != nil {
-		return nil, errMalformed
+		return nil, ErrMalformed
 	}
 	return p[:n], nil
 }
@@ -63,17 +103,17 @@ func SplitAuth(args string) (mech, initial string, secret bool) {
 	return mech, initial, initial != "" && initial != "=" && mech != "LOGIN"
 }
 
-// Next takes the client's response, nil where none was sent yet. It returns
+// next takes the client's response, nil where none was sent yet. It returns
 // either the next challenge to send, not yet encoded, or, with done, has the
 // credential in r. An error means a malformed response.
-func (x *Exchange) Next(response []byte, r *Request) (challenge string, done bool, err error) {
+func (x *exchange) next(response []byte, r *Request) (challenge string, done bool, err error) {
 	if response == nil {
-		if x.Mech == "LOGIN" {
+		if x.mech == "LOGIN" {
 			return promptUser, false, nil
 		}
 		return "", false, nil
 	}
-	switch x.Mech {
+	switch x.mech {
 	case "PLAIN":
 		return "", true, plain(response, r)
 	case "LOGIN":
@@ -84,16 +124,16 @@ func (x *Exchange) Next(response []byte, r *Request) (challenge string, done boo
 		r.User, r.Secret = string(x.user), Secret(response)
 		return "", true, usable(r)
 	case "XOAUTH2", "OAUTHBEARER":
-		return "", true, bearer(x.Mech, response, r)
+		return "", true, bearer(x.mech, response, r)
 	}
-	return "", false, errMalformed
+	return "", false, ErrMalformed
 }
 
 // plain takes authzid NUL authcid NUL password apart (RFC 4616 section 2).
 func plain(response []byte, r *Request) error {
 	parts := bytes.Split(response, []byte{0})
 	if len(parts) != 3 {
-		return errMalformed
+		return ErrMalformed
 	}
 	r.Authzid, r.User, r.Secret = string(parts[0]), string(parts[1]), Secret(parts[2])
 	return usable(r)
@@ -105,15 +145,15 @@ func bearer(mech string, response []byte, r *Request) error {
 	r.Secret = Secret(response)
 	head, rest, ok := strings.Cut(string(response), "\x01")
 	if !ok || !strings.HasSuffix(rest, "\x01\x01") {
-		return errMalformed
+		return ErrMalformed
 	}
 	if !strings.Contains("\x01"+strings.ToLower(rest), "\x01auth=") {
-		return errMalformed
+		return ErrMalformed
 	}
 	if mech == "XOAUTH2" {
 		user, ok := strings.CutPrefix(head, "user=")
 		if !ok {
-			return errMalformed
+			return ErrMalformed
 		}
 		r.User = user
 		return usable(r)
@@ -122,12 +162,12 @@ func bearer(mech string, response []byte, r *Request) error {
 	// pass a proxy that ends TLS, so only n and y are taken.
 	parts := strings.Split(head, ",")
 	if len(parts) != 3 || (parts[0] != "n" && parts[0] != "y") || parts[2] != "" {
-		return errMalformed
+		return ErrMalformed
 	}
 	if parts[1] != "" {
 		user, ok := strings.CutPrefix(parts[1], "a=")
 		if !ok {
-			return errMalformed
+			return ErrMalformed
 		}
 		r.User = strings.NewReplacer("=2C", ",", "=3D", "=").Replace(user)
 	}
@@ -144,7 +184,7 @@ const maxName = 320
 // control characters in names, line ends and NUL in passwords, no name at all.
 func usable(r *Request) error {
 	if r.User == "" {
-		return errMalformed
+		return ErrMalformed
 	}
 	return speakable(r)
 }
@@ -154,7 +194,7 @@ func speakable(r *Request) error {
 	if len(r.User) > maxName || len(r.Authzid) > maxName ||
 		strings.ContainsFunc(r.User, isControl) || strings.ContainsFunc(r.Authzid, isControl) ||
 		strings.ContainsAny(r.Secret.Reveal(), "\x00\r\n") {
-		return errMalformed
+		return ErrMalformed
 	}
 	return nil
 }

@@ -11,16 +11,16 @@ import (
 
 func TestDecodeSASL(t *testing.T) {
 	for in, want := range map[string]string{"": "", "=": "", "YQ==": "a", "AGEAYg==": "\x00a\x00b"} {
-		got, err := DecodeSASL([]byte(in))
+		got, err := decodeSASL([]byte(in))
 		if err != nil || got == nil || string(got) != want {
 			t.Errorf("%q: %q, %v", in, got, err)
 		}
 	}
-	if _, err := DecodeSASL([]byte("*")); !errors.Is(err, ErrCancelled) {
+	if _, err := decodeSASL([]byte("*")); !errors.Is(err, ErrCancelled) {
 		t.Error(err)
 	}
 	for _, in := range []string{"YQ", "YQ=", "YR==", "Y Q==", "YQ==\r", "Y\rQ==", "YQ==\n", "YQ==x", "**", "==", "-_==", "é"} {
-		if got, err := DecodeSASL([]byte(in)); err == nil {
+		if got, err := decodeSASL([]byte(in)); err == nil {
 			t.Errorf("%q passes as %q", in, got)
 		}
 	}
@@ -82,10 +82,10 @@ func TestExchange(t *testing.T) {
 	for _, test := range exchanges {
 		for _, initial := range []bool{true, false} {
 			var r Request
-			x := Exchange{Mech: test.mech}
+			x := exchange{mech: test.mech}
 			var challenges []string
 			if !initial {
-				challenge, done, err := x.Next(nil, &r)
+				challenge, done, err := x.next(nil, &r)
 				if done || err != nil {
 					t.Fatalf("%s without an initial response: %v, %v", test.mech, done, err)
 				}
@@ -93,7 +93,7 @@ func TestExchange(t *testing.T) {
 			}
 			done, got := false, ""
 			for _, response := range test.responses {
-				challenge, d, err := x.Next([]byte(response), &r)
+				challenge, d, err := x.next([]byte(response), &r)
 				if done = d && err == nil; err != nil {
 					break
 				}
@@ -141,13 +141,13 @@ func TestPlainRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := Request{User: text.Draw(t, "user"), Secret: Secret(text.Draw(t, "secret")),
 			Authzid: rapid.OneOf(text, rapid.Just("")).Draw(t, "authzid")}
-		response, err := DecodeSASL([]byte(PlainResponse(in, nil)))
+		response, err := decodeSASL([]byte(PlainResponse(in, nil)))
 		if err != nil {
 			t.Fatal(err)
 		}
 		var out Request
-		x := Exchange{Mech: "PLAIN"}
-		if _, done, err := x.Next(response, &out); !done || err != nil || out != in {
+		x := exchange{mech: "PLAIN"}
+		if _, done, err := x.next(response, &out); !done || err != nil || out != in {
 			if len(in.User) > maxName || len(in.Authzid) > maxName {
 				return
 			}
@@ -174,13 +174,13 @@ func FuzzSASL(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, mech string, one, two []byte) {
 		var r Request
-		x := Exchange{Mech: mech}
+		x := exchange{mech: mech}
 		for _, line := range [][]byte{one, two, two} {
-			response, err := DecodeSASL(line)
+			response, err := decodeSASL(line)
 			if err != nil {
 				return
 			}
-			challenge, done, err := x.Next(response, &r)
+			challenge, done, err := x.next(response, &r)
 			if err != nil {
 				return
 			}
@@ -200,7 +200,7 @@ func FuzzSASL(f *testing.F) {
 				t.Fatal("a bearer's response is not kept whole")
 			}
 			if !IsBearer(mech) {
-				again, err := DecodeSASL([]byte(PlainResponse(r, nil)))
+				again, err := decodeSASL([]byte(PlainResponse(r, nil)))
 				var back Request
 				if err != nil || plain(again, &back) != nil || back != r {
 					t.Fatalf("%q does not come back", r.User)

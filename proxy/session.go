@@ -350,6 +350,12 @@ func (s *session) converse() *Ending {
 	s.ask()
 	s.action = "greeting the client"
 	d := s.open(s.advert())
+	// Where STARTTLS is still to come, the name in it may lead to another brand.
+	if s.noOffer != nil && s.listener.Front.Upfront && (s.tls != nil || len(s.settings.Brands) == 1) {
+		s.event.Refused = refusedWords[Unavailable]
+		return s.bye(d, &Ending{who: byBackend, Reason: "backend_unavailable", Bye: &Refusal{Class: Unavailable},
+			Sentence: "the backend could not be reached, and the client was told so in place of a greeting"})
+	}
 	if err := d.Greet(); err != nil {
 		return s.ended(err)
 	}
@@ -392,9 +398,14 @@ func (s *session) bye(d Dialogue, end *Ending) *Ending {
 	}
 	s.action = "saying goodbye to the client"
 	ref := s.refusal(end.Bye.Class)
-	if d.Bye(ref) == nil {
-		s.linger()
+	if d.Bye(ref) != nil {
+		return end
 	}
+	switch ref.Class {
+	case Misspoken, TooLate, ShuttingDown:
+		s.wire.CloseWrite() // nobody reads a text there; the sooner it ends the better
+	}
+	s.linger()
 	return end
 }
 
@@ -417,7 +428,9 @@ func (s *session) upgrade(d Dialogue, req Request) *Ending {
 	if end := s.handshake(policy.EntryStartTLS); end != nil {
 		return end
 	}
-	s.engine.upgraders.add(s.client.Addr(), s.listener.Name)
+	if req.Warned {
+		s.engine.upgraders.add(s.client.Addr(), s.listener.Name)
+	}
 	s.facts.Forget(policy.Mech, policy.Account, policy.Domain, policy.UserForm, policy.Client)
 	s.patience(s.settings.Times.Login)
 	s.ask() // the server name may have chosen another brand

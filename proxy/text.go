@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 
@@ -30,22 +31,23 @@ type place struct {
 	port    int    // of implicit TLS
 	help    string // address of the help page, may be empty
 	session string // session id
+	room    int    // characters that are shown; 0: maxText
 }
 
 // policyWords are the sentences of a policy refusal: the first thing said is
 // that the password is not wrong, since that is what people try to change.
 var policyWords = map[Language]map[policy.Finding]string{
 	German: {
-		policy.Plaintext:      "Passwort ist NICHT falsch. Verschluesselung fehlt: bitte SSL/TLS, Server {host}, Port {port} einstellen.",
+		policy.Plaintext:      "Passwort ist NICHT falsch. Verschluesselung fehlt: SSL/TLS, Server {host}, Port {port} einstellen.",
 		policy.TLSOld:         "Passwort ist NICHT falsch. Programm ist veraltet: TLS 1.2 fehlt. Server {host}, Port {port}.",
 		policy.Mechanism:      "Passwort ist NICHT falsch. Bitte Authentifizierung auf \"Passwort, normal\" stellen (SSL/TLS bleibt an, SPA aus).",
-		policy.LegacyHostname: "Passwort ist NICHT falsch. Der Servername ist veraltet: bitte Server {host}, Port {port}, SSL/TLS einstellen.",
+		policy.LegacyHostname: "Passwort ist NICHT falsch. Servername ist veraltet: Server {host}, Port {port}, SSL/TLS einstellen.",
 	},
 	English: {
-		policy.Plaintext:      "Your password is NOT wrong. Encryption is missing: please set SSL/TLS, server {host}, port {port}.",
+		policy.Plaintext:      "Your password is NOT wrong. Encryption is missing: set SSL/TLS, server {host}, port {port}.",
 		policy.TLSOld:         "Your password is NOT wrong. The program is too old: TLS 1.2 is missing. Server {host}, port {port}.",
 		policy.Mechanism:      "Your password is NOT wrong. Please set authentication to \"normal password\" (SSL/TLS stays on, SPA off).",
-		policy.LegacyHostname: "Your password is NOT wrong. The server name is out of date: please set server {host}, port {port}, SSL/TLS.",
+		policy.LegacyHostname: "Your password is NOT wrong. The server name is out of date: set server {host}, port {port}, SSL/TLS.",
 	},
 }
 
@@ -107,10 +109,11 @@ func (p place) fill(format string) string {
 
 // tail adds the help address and the session id, what is less useful first to go.
 func (p place) tail(text string) string {
-	if p.help != "" && len(text)+1+len(p.help) <= maxText {
+	room := cmp.Or(p.room, maxText)
+	if p.help != "" && len(text)+1+len(p.help) <= room {
 		text += " " + p.help
 	}
-	if n := len(text) + 3 + len(p.session); p.session != "" && n <= maxText {
+	if n := len(text) + 3 + len(p.session); p.session != "" && n <= room {
 		text += " (" + p.session + ")"
 	}
 	return clean(text, maxText)

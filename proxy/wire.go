@@ -97,6 +97,25 @@ func (w *Wire) Line(limit int) ([]byte, error) {
 	}
 }
 
+// sasl is what a command line may have besides a SASL response.
+const sasl = 256
+
+// Command reads a command line of a client within its limits: the longer one
+// of a SASL response holds where carries says that there is one on the line.
+func (w *Wire) Command(l Limits, carries func(line string) bool) (string, error) {
+	line, err := w.Line(max(l.Line, l.Token+sasl))
+	if err != nil {
+		return "", err
+	}
+	if err := notHTTP(line); err != nil {
+		return "", err
+	}
+	if len(line) > l.Line && !carries(string(line)) {
+		return "", ErrLineTooLong
+	}
+	return string(line), nil
+}
+
 // Bytes reads exactly n bytes, a literal say, into memory of their own. The
 // caller has checked n.
 func (w *Wire) Bytes(n int) ([]byte, error) {

@@ -371,3 +371,55 @@ func TestMasterWithToken(t *testing.T) {
 		E: action=pass end=CD verified= backend= seconds=0
 	`, master)
 }
+
+// A Postfix with inet_protocols = ipv4 knows no IPv6: the customer gets in all
+// the same. An address that it should know is another matter.
+func TestXCLIENTOfAnIPv6ClientRefused(t *testing.T) {
+	for client, refused := range map[string]bool{"[2001:db8::7]:40000": false, "192.0.2.7:40000": true} {
+		t.Run(client, func(t *testing.T) {
+			script := hello + `
+				C: AUTH PLAIN ` + plain + `
+				B< 220 backend.test ESMTP Postfix
+				B: EHLO proxy.test.example
+				B< 250-backend.test
+				B< 250 XCLIENT ADDR
+				B: XCLIENT ADDR={...}
+				B< 501 5.5.4 Bad ADDR syntax
+			`
+			if refused {
+				script += `
+					S: ` + toldUnavailable + `
+					C! close
+					E: action=pass end=CD verified=
+				`
+			} else {
+				script += `
+					B: EHLO laptop.example
+					B< 250-backend.test
+					B< 250 AUTH PLAIN
+					B: AUTH PLAIN ` + plain + good + `
+					E: action=pass end=CR verified=true
+				`
+			}
+			play(t, "implicit", script, func(r *proxytest.Rig) {
+				r.Backend.Forward = true
+				r.Client = client
+			})
+		})
+	}
+}
+
+// A backend that dislikes the name of the customer's machine hears the proxy's.
+func TestHelloRefusedByTheBackend(t *testing.T) {
+	play(t, "implicit", hello+`
+		C: AUTH PLAIN `+plain+`
+		B< 220 backend.test ESMTP Postfix
+		B: EHLO laptop.example
+		B< 504 5.5.2 <laptop.example>: Helo command rejected: need fully-qualified hostname
+		B: EHLO proxy.test.example
+		B< 250-backend.test
+		B< 250 AUTH PLAIN
+		B: AUTH PLAIN `+plain+good+`
+		E: action=pass end=CR verified=true hello=laptop.example
+	`)
+}

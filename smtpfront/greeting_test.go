@@ -80,17 +80,10 @@ func TestExtensionsOfNobody(t *testing.T) {
 	play(t, "implicit", `
 		P! down
 		C! tls smtp.test.example
-		S: 220 proxy.test.example ESMTP ready
-		C: EHLO laptop.example
-		S: 250-proxy.test.example
-		S: 250-PIPELINING
-		S: 250-ENHANCEDSTATUSCODES
-		S: 250-AUTH PLAIN LOGIN
-		S: 250 AUTH=PLAIN LOGIN
-		C: AUTH PLAIN {b64:\x00anna\x00Kanarienvogel7}
-		S: `+toldUnavailable+`
+		S: 421 4.3.0 Der Mailserver ist gerade nicht erreichbar. Passwort ist NICHT falsch. Bitte spaeter erneut versuchen.
+		C: QUIT
 		C! close
-		E: action=pass attempts=1 verified= end=CD
+		E: action=pass attempts= verified= end=BD reason=backend_unavailable refused=unavailable
 	`)
 	// A backend of one line has no extensions at all.
 	playWith(t, `
@@ -153,14 +146,11 @@ func TestHelloArgument(t *testing.T) {
 	for name, said := range map[string]string{
 		"missing":    `EHLO`,
 		"blank":      `EHLO  `,
-		"two words":  `EHLO my laptop`,
 		"tab":        `EHLO my\tlaptop`,
 		"control":    `EHLO my\x07laptop`,
 		"delete":     `EHLO my\x7flaptop`,
 		"NUL":        `EHLO my\x00laptop`,
 		"CR":         `EHLO my\rEHLO laptop`,
-		"UTF-8":      `EHLO b\u00fcro`,
-		"Latin-1":    `EHLO b\xfcro`,
 		"256 octets": `EHLO ` + strings.Repeat("x", 256),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -177,6 +167,17 @@ func TestHelloArgument(t *testing.T) {
 				`)
 			}
 		})
+	}
+	// Windows names its machines so.
+	for said, want := range map[string]string{`my laptop`: "my-laptop", `b\u00fcro`: "b-ro", `b\xfcro`: "b-ro"} {
+		play(t, "implicit", `
+			C! tls smtp.test.example
+			S: 220 proxy.test.example ESMTP ready
+			C. HELO `+said+`\r\n
+			S: 250 proxy.test.example
+			C! close
+			E: hello=`+want+` client=`+want+`
+		`)
 	}
 	play(t, "implicit", `
 		C! tls smtp.test.example

@@ -157,8 +157,12 @@ func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
 			return nil, fmt.Errorf("naming the client by XCLIENT: %w", err)
 		}
 	}
-	if err := p.ehlo(name); err != nil {
-		return nil, err
+	if p.ehlo(name) != nil {
+		// Some servers refuse names that customers' machines have; the login
+		// shall be judged by the password.
+		if err := p.ehlo(p.origin.Hostname); err != nil {
+			return nil, err
+		}
 	}
 	return p.login(r)
 }
@@ -267,7 +271,10 @@ func (p *peer) forward() error {
 		if command += " " + a; i < len(attributes)-1 && len(command)+1+len(attributes[i+1])+2 <= commandLine {
 			continue
 		}
-		if _, err := p.ask(command, 220); err != nil {
+		if r, err := p.ask(command, 220); err != nil {
+			if r != nil && r.code == 501 && o.Client.Addr().Is6() {
+				return nil // Postfix with inet_protocols = ipv4; the client goes unnamed
+			}
 			return err
 		}
 		command = "XCLIENT"

@@ -21,7 +21,6 @@
 package smtpfront
 
 import (
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"strconv"
@@ -32,11 +31,13 @@ import (
 	"mailreeve/proxy"
 )
 
-// Front is submission.
+// Front is submission. An outage is told in place of the greeting: programs
+// take any failure of AUTH, a temporary one too, for a wrong password.
 var Front = &proxy.Front{
 	Name:    "submission",
 	ALPN:    "smtp",
 	Port:    465,
+	Upfront: true,
 	Goodbye: "421 4.3.2 Server is restarting, please connect again.\r\n", // RFC 5321 section 3.8
 	Open: func(w *proxy.Wire, a proxy.Advert, l proxy.Limits) proxy.Dialogue {
 		return &dialogue{wire: w, advert: a, limits: l}
@@ -47,8 +48,8 @@ var Front = &proxy.Front{
 }
 
 const (
-	// slack is what an AUTH line may have besides a SASL response.
-	slack = 64
+	// mark is what a SASL challenge stands behind (RFC 4954 section 4).
+	mark = "334 "
 	// maxHello is the longest domain (RFC 5321 section 4.5.3.1.2).
 	maxHello = 255
 )
@@ -69,6 +70,11 @@ type command struct {
 	name, rest string
 	mech       string // of AUTH
 	initial    string // response of AUTH, empty: none
+}
+
+func parse(line string) *command {
+	name, rest, _ := strings.Cut(line, " ")
+	return &command{name: strings.ToUpper(name), rest: strings.TrimSpace(rest)}
 }
 
 // Greet says who we are (RFC 5321 section 4.2).
@@ -109,24 +115,16 @@ func (d *dialogue) wrong(code int, enhanced smtp.EnhancedCode, text string) erro
 func (d *dialogue) Next() (proxy.Request, error) {
 	if c := d.pending; c != nil {
 		d.pending = nil
-		if r, err := d.exchange(c); err != nil || r.Kind != 0 {
+		if r, err := d.credential(c); err != nil || r.Kind != 0 {
 			return r, err
 		}
 	}
 	for {
-		line, err := d.wire.Line(max(d.limits.Line, d.limits.Token+slack))
+		line, err := d.wire.Command(d.limits, func(line string) bool { return parse(line).name == "AUTH" })
 		if err != nil {
 			return proxy.Request{}, err
 		}
-		if err := proxy.NotHTTP(line); err != nil {
-			return proxy.Request{}, err
-		}
-		name, rest, _ := strings.Cut(string(line), " ")
-		c := &command{name: strings.ToUpper(name), rest: strings.TrimSpace(rest)}
-		if c.name != "AUTH" && len(line) > d.limits.Line {
-			return proxy.Request{}, proxy.ErrLineTooLong
-		}
-		r, err := d.obey(c)
+		r, err := d.obey(parse(line))
 		if err != nil || r.Kind != 0 {
 			return r, err
 		}
@@ -189,12 +187,18 @@ func (d *dialogue) obey(c *command) (proxy.Request, error) {
 }
 
 // greeted answers EHLO with what is really offered now, and HELO. The argument
-// goes into the event and to the backend, so it must be a word.
+// goes into the event and to the backend, so what cannot stand in a domain is
+// replaced: Windows names its machines with umlauts and spaces.
 func (d *dialogue) greeted(c *command) error {
-	if c.rest == "" || len(c.rest) > maxHello || strings.ContainsFunc(c.rest, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+	if c.rest == "" || len(c.rest) > maxHello || strings.ContainsFunc(c.rest, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		return d.wrong(501, badArguments, c.name+" wants a domain or an address")
 	}
-	d.hello = c.rest
+	d.hello = strings.Map(func(r rune) rune {
+		if r == ' ' || r > 0x7f {
+			return '-'
+		}
+		return r
+	}, c.rest)
 	if c.name == "HELO" {
 		return d.say(250, smtp.NoEnhancedCode, d.advert.Hostname)
 	}
@@ -249,42 +253,18 @@ func (d *dialogue) swallow(c *command) error {
 	return err
 }
 
-// exchange leads a SASL exchange up to the credential (RFC 4954 section 4).
+// credential leads a SASL exchange up to the credential (RFC 4954 section 4).
 // Without a request and an error the client has been answered.
-func (d *dialogue) exchange(c *command) (proxy.Request, error) {
+func (d *dialogue) credential(c *command) (proxy.Request, error) {
 	r := proxy.Request{Kind: proxy.Login, Mech: c.mech}
-	x := proxy.Exchange{Mech: c.mech}
-	var response []byte
-	var err error
-	if c.initial != "" {
-		response, err = proxy.DecodeSASL([]byte(c.initial))
-	}
-	for err == nil {
-		var challenge string
-		var done bool
-		if challenge, done, err = x.Next(response, &r); err != nil || done {
-			break
-		}
-		if err := d.challenge([]byte(challenge)); err != nil {
-			return proxy.Request{}, err
-		}
-		line, err2 := d.wire.Line(d.limits.Token)
-		if err2 != nil {
-			return proxy.Request{}, err2
-		}
-		response, err = proxy.DecodeSASL(line)
-	}
-	switch {
+	switch err := d.wire.Exchange(mark, c.initial, d.limits, &r); {
 	case errors.Is(err, proxy.ErrCancelled):
 		return proxy.Request{}, d.wrong(501, smtp.EnhancedCode{5, 7, 0}, "AUTH cancelled")
-	case err != nil:
+	case errors.Is(err, proxy.ErrMalformed):
 		return proxy.Request{}, d.wrong(501, badSyntax, "Malformed credential")
+	default:
+		return r, err
 	}
-	return r, nil
-}
-
-func (d *dialogue) challenge(c []byte) error {
-	return d.wire.Say("334 " + base64.StdEncoding.EncodeToString(c) + "\r\n")
 }
 
 // codes are the answers, by class of refusal (RFC 4954 section 6, RFC 5321
@@ -328,11 +308,8 @@ func (d *dialogue) Refuse(r proxy.Request, ref proxy.Refusal) error {
 		d.denied = &ref
 		return d.say(235, smtp.EnhancedCode{2, 7, 0}, "Authentication successful")
 	}
-	if ref.Challenge != nil { // RFC 7628 section 3.2.3
-		if err := d.challenge(ref.Challenge); err != nil {
-			return err
-		}
-		if _, err := d.wire.Line(d.limits.Token); err != nil {
+	if ref.Challenge != nil {
+		if _, err := d.wire.Challenge(mark, ref.Challenge, d.limits); err != nil {
 			return err
 		}
 	}
@@ -365,8 +342,14 @@ func (d *dialogue) Upgrade(a proxy.Advert) {
 	*d = dialogue{wire: d.wire, advert: a, limits: d.limits}
 }
 
-// Bye is the last word, in place of a greeting too.
-func (d *dialogue) Bye(ref proxy.Refusal) error { return d.wire.Say(d.answer(true, ref)) }
+// Bye is the last word, in place of a greeting too (RFC 5321 section 3.1: 554;
+// section 3.8: 421).
+func (d *dialogue) Bye(ref proxy.Refusal) error {
+	if ref.Class == proxy.Unavailable {
+		return d.say(421, smtp.EnhancedCode{4, 3, 0}, ref.Text)
+	}
+	return d.wire.Say(d.answer(true, ref))
+}
 
 // Client returns the argument of EHLO.
 func (d *dialogue) Client() proxy.Software { return proxy.Software{Hello: d.hello} }
