@@ -71,7 +71,7 @@ func (rig *Rig) StartProxy(t testing.TB, hop Hop) *Proxy {
 	defer log.Close()
 	cmd := exec.Command(program, "run", "-c", p.Config)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1")
+	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1 atexit_sleep_ms=10")
 	must(t, cmd.Start())
 	p.Process = cmd.Process
 	go func() { p.done <- cmd.Wait() }()

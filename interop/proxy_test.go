@@ -51,6 +51,7 @@ func TestProxyNamesTheClient(t *testing.T) {
 		k.Expect(`^\* OK \[CAPABILITY IMAP4rev1 .*AUTH=PLAIN AUTH=LOGIN`)
 		k.Ask("a LOGIN "+a.User+" secret", "^a OK ")
 		k.Ask("b LOGOUT", "^b OK")
+		k.conn.Close()
 		dovecot.Wait(t, `imap-login: .*Login: user=<`+a.User+`>.* rip=`+address+`\D`)
 
 		k = rig.DialFrom(t, p.POP3S, client)
@@ -58,6 +59,7 @@ func TestProxyNamesTheClient(t *testing.T) {
 		k.Ask("USER "+a.User, `^\+OK`)
 		k.Ask("PASS secret", `^\+OK`)
 		k.Ask("QUIT", `^\+OK`)
+		k.conn.Close()
 		dovecot.Wait(t, `pop3-login: .*Login: user=<`+a.User+`>.* rip=`+address+`\D`)
 
 		k = rig.DialFrom(t, p.Submissions, client)
@@ -70,6 +72,7 @@ func TestProxyNamesTheClient(t *testing.T) {
 		k.Send(strings.TrimSuffix(Message(a, a, text), "\r\n"), ".")
 		k.Expect("^250 ")
 		k.Ask("QUIT", "^221 ")
+		k.conn.Close()
 		postfix.Wait(t, `client=\S*\[`+address+`\].*sasl_username=`+a.User)
 		if mail := rig.WaitMail(t, a, text+", once more"); !regexp.MustCompile(`Received: from pc\.kunde\.example \(\S* \[` + address + `\]\)`).MatchString(mail) {
 			t.Errorf("the Received line is about somebody else:\n%s", mail)
@@ -431,7 +434,7 @@ func TestProxyRefusesOldTLSAndWrongPorts(t *testing.T) {
 	for e, want := range map[Endpoint]string{
 		p.IMAPS.By(Plain): `^\* BYE `, p.POP3S.By(Plain): `^-ERR \[SYS/PERM\] `, p.Submissions.By(Plain): `^554 5\.7\.0 `,
 	} {
-		rig.Dial(t, e).Expect(want)                    // a client that waits for a greeting
+		rig.Dial(t, e).Expect(want)                   // a client that waits for a greeting
 		rig.Dial(t, e).Ask("EHLO or something", want) // and one that speaks first
 	}
 	p.WaitEvent(t, events, "plaintext on a TLS port", func(e Event) bool { return e.Reason == "plaintext_on_tls_port" && e.WrongPort })
