@@ -116,7 +116,7 @@ type Limits struct {
 	HandshakeTimeout time.Duration `yaml:"handshake_timeout" default:"30s" min:"1s" max:"5m" doc:"Time for the TLS handshake."`
 	LoginTimeout     time.Duration `yaml:"login_timeout" default:"3m" min:"10s" max:"30m" doc:"Time from the connection to the login. Dovecot gives 3m."`
 	BadCommands      int           `yaml:"bad_commands" default:"10" min:"1" max:"1000" doc:"Commands that are unknown or out of place before the session ends."`
-	Logins           int           `yaml:"logins" default:"6" min:"1" max:"1000" doc:"Attempts to log in in one session."`
+	Logins           int           `yaml:"logins" default:"10" min:"1" max:"1000" doc:"Logins refused before the session ends. Thunderbird makes three for one wrong password."`
 	Line             Size          `yaml:"line" default:"8KiB" min:"512B" max:"1MiB" doc:"One command line. RFC 5321 section 4.5.3.1.4 asks for 512B at least, RFC 7162 section 4 advises 8KiB for IMAP."`
 	Literal          Size          `yaml:"literal" default:"4KiB" min:"256B" max:"1MiB" doc:"One IMAP literal before login. RFC 7888 section 5 has 4KiB for LITERAL-."`
 	Token            Size          `yaml:"token" default:"12KiB" min:"1KiB" max:"1MiB" doc:"One line of a SASL exchange. RFC 4954 section 4 has 12KiB."`

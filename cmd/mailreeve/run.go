@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
@@ -245,7 +246,10 @@ func operatorsLog(c config.Log, level zap.AtomicLevel, out zapcore.WriteSyncer) 
 	if c.Format == config.FormatConsole {
 		encoder = zapcore.NewConsoleEncoder(conf)
 	}
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(out), level))
+	core := zapcore.NewCore(encoder, zapcore.Lock(out), level)
+	// A dead backend says the same for every login: of lines that are equal but
+	// for their fields, fifty a second and then every hundredth.
+	return zap.New(zapcore.NewSamplerWithOptions(core, time.Second, 50, 100))
 }
 
 // listenHint says what to do about a socket that cannot be opened.
