@@ -445,7 +445,7 @@ func TestDenialOverTLS(t *testing.T) {
 					B: b {...} `+backend+`
 					B< b OK in
 					B: reeve1 LOGOUT
-					S: b NO [UNAVAILABLE] Passwort ist NICHT falsch. Servername ist veraltet: Server imap.test.example, Port 993, SSL/TLS einstellen. https://h.test.example/a1 ({id})
+					S: b NO [UNAVAILABLE] Passwort ist NICHT falsch. Servername ist veraltet: Server imap.test.example, Port 993, SSL/TLS. https://h.test.example/a1 ({id})
 					C! close
 					E: action=deny by=[canonical-host] host=`+kind+` verified=true account=anna attempts=2
 				`)

@@ -15,7 +15,7 @@ func TestPlaintextIsRefused(t *testing.T) {
 	play(t, "starttls", `
 		S: * OK proxy.test.example ready.
 		C: a CAPABILITY
-		S: * OK [ALERT] Passwort ist NICHT falsch. Verschluesselung fehlt: SSL/TLS, Server imap.test.example, Port 993 einstellen. https://h.test.example/a1 ({id})
+		S: * OK [ALERT] Passwort ist NICHT falsch. Verschluesselung fehlt: SSL/TLS, Server imap.test.example, Port 993. https://h.test.example/a1 ({id})
 		S: * CAPABILITY IMAP4rev1 ID STARTTLS LOGINDISABLED
 		S: a OK CAPABILITY completed.
 		C: b LOGIN anna Kanarienvogel7

@@ -11,13 +11,13 @@ import (
 	"mailreeve/proxy/proxytest"
 )
 
-const plainWords = "Passwort ist NICHT falsch. Verschluesselung fehlt: SSL/TLS, Server pop.test.example, Port 995 einstellen."
+const plainWords = "Passwort ist NICHT falsch. Verschluesselung fehlt: SSL/TLS, Server pop.test.example, Port 995."
 
 func TestUserInClearIsRefused(t *testing.T) {
 	play(t, "starttls", `
 		S: +OK proxy.test.example ready.
 		C: USER anna@test.example
-		S: -ERR [SYS/PERM] Passwort ist NICHT falsch. Verschluesselung fehlt: SSL/TLS, Server pop.test.example, Port 995 einstellen. https://h.test.example/a1 ({id})
+		S: -ERR [SYS/PERM] Passwort ist NICHT falsch. Verschluesselung fehlt: SSL/TLS, Server pop.test.example, Port 995. https://h.test.example/a1 ({id})
 		C: QUIT
 		S: +OK Bye.
 		S.

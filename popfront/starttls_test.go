@@ -130,7 +130,7 @@ func TestOldHostNameIsToldAtUser(t *testing.T) {
 		S: +OK
 		S: .
 		C: USER anna
-		S: -ERR [SYS/PERM] Passwort ist NICHT falsch. Servername ist veraltet: Server pop.test.example, Port 995, SSL/TLS einstellen. https://h.test.example/a1 ({id})
+		S: -ERR [SYS/PERM] Passwort ist NICHT falsch. Servername ist veraltet: Server pop.test.example, Port 995, SSL/TLS. https://h.test.example/a1 ({id})
 		C: PASS Kanarienvogel7
 		S: -ERR [SYS/PERM] Passwort ist NICHT falsch. {...}
 		C: AUTH PLAIN {b64:\x00anna\x00Kanarienvogel7}

@@ -38,10 +38,10 @@ type place struct {
 // that the password is not wrong, since that is what people try to change.
 var policyWords = map[Language]map[policy.Finding]string{
 	German: {
-		policy.Plaintext:      "Passwort ist NICHT falsch. Verschluesselung fehlt: SSL/TLS, Server {host}, Port {port} einstellen.",
+		policy.Plaintext:      "Passwort ist NICHT falsch. Verschluesselung fehlt: SSL/TLS, Server {host}, Port {port}.",
 		policy.TLSOld:         "Passwort ist NICHT falsch. Programm ist veraltet: TLS 1.2 fehlt. Server {host}, Port {port}.",
 		policy.Mechanism:      "Passwort ist NICHT falsch. Bitte Authentifizierung auf \"Passwort, normal\" stellen (SSL/TLS bleibt an, SPA aus).",
-		policy.LegacyHostname: "Passwort ist NICHT falsch. Servername ist veraltet: Server {host}, Port {port}, SSL/TLS einstellen.",
+		policy.LegacyHostname: "Passwort ist NICHT falsch. Servername ist veraltet: Server {host}, Port {port}, SSL/TLS.",
 	},
 	English: {
 		policy.Plaintext:      "Your password is NOT wrong. Encryption is missing: set SSL/TLS, server {host}, port {port}.",

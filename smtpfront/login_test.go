@@ -246,7 +246,7 @@ func TestOldHostName(t *testing.T) {
 		B: QUIT
 		S: 235 2.7.0 Authentication successful
 		C. MAIL FROM:<anna@test.example>\r\nRCPT TO:<bert@test.example>\r\nDATA\r\n
-		S: 550 5.7.1 Passwort ist NICHT falsch. Servername ist veraltet: Server smtp.test.example, Port 465, SSL/TLS einstellen. https://h.test.example/a1 ({id})
+		S: 550 5.7.1 Passwort ist NICHT falsch. Servername ist veraltet: Server smtp.test.example, Port 465, SSL/TLS. https://h.test.example/a1 ({id})
 		S: 503 5.5.1 MAIL comes first
 		S: 503 5.5.1 MAIL comes first
 		C: AUTH PLAIN `+plain+`

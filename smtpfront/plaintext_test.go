@@ -11,7 +11,7 @@ import (
 	"mailreeve/proxy/proxytest"
 )
 
-const toldPlain = `530 5.7.0 Passwort ist NICHT falsch. Verschluesselung fehlt: SSL/TLS, Server smtp.test.example, Port 465 einstellen. https://h.test.example/a1 ({id})`
+const toldPlain = `530 5.7.0 Passwort ist NICHT falsch. Verschluesselung fehlt: SSL/TLS, Server smtp.test.example, Port 465. https://h.test.example/a1 ({id})`
 
 // Thunderbird finds no AUTH, sends MAIL and shows this text.
 func TestMailInClear(t *testing.T) {
