@@ -22,8 +22,8 @@ const day = "2006-01-02"
 // they go by themselves. Files have mode 0600 for the same reason.
 //
 // Every event is one write of one line, so a crash loses at most the line that
-// was being written. A failed write is reported to the caller, never dropped
-// in silence, and the next event tries again.
+// was being written. Whatever fails is reported to the caller, and the next
+// event tries again.
 type Log struct {
 	path string
 	keep time.Duration // 0: for ever
@@ -58,7 +58,8 @@ func (l *Log) open() error {
 	return nil
 }
 
-// Record writes one event.
+// Record writes one event. Trouble with the files of past days is reported too,
+// and keeps no event from being written.
 func (l *Log) Record(s *Session) error {
 	line, err := Encode(s)
 	if err != nil {
@@ -71,15 +72,16 @@ func (l *Log) Record(s *Session) error {
 			return err
 		}
 	}
+	var old error
 	if today := l.now().UTC().Format(day); today != l.date {
-		if err := l.rotate(today); err != nil {
-			return err
+		if old = l.rotate(today); l.file == nil {
+			return old
 		}
 	}
 	if _, err := l.file.Write(line); err != nil {
-		return fmt.Errorf("writing an event: %w", err)
+		return errors.Join(old, fmt.Errorf("writing an event: %w", err))
 	}
-	return nil
+	return old
 }
 
 // rotate gives the file of a past day its dated name, opens a new one and

@@ -157,6 +157,35 @@ func TestReopenAfterRename(t *testing.T) {
 	}
 }
 
+// TestTroubleWithOldFilesLosesNoEvent puts something in the way of the deletion,
+// then of the renaming: it is reported, and the event is written all the same.
+func TestTroubleWithOldFilesLosesNoEvent(t *testing.T) {
+	l, clock, dir := logAt(t, 24*time.Hour)
+	record(t, l, "old")
+	if err := os.MkdirAll(filepath.Join(dir, "events-2000-01-01.jsonl", "full"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	*clock = clock.Add(24 * time.Hour)
+	if err := l.Record(&Session{ID: "undeleted"}); err == nil || !strings.Contains(err.Error(), "deleting an old event log") {
+		t.Errorf("got %v", err)
+	}
+	record(t, l, "next")
+	*clock = clock.Add(24 * time.Hour)
+	path := filepath.Join(dir, "events.jsonl")
+	blocked := filepath.Join(dir, "blocked")
+	if err := os.Rename(path, blocked); err != nil {
+		t.Fatal(err)
+	}
+	l.path = filepath.Join(blocked, "events.jsonl") // a file is no directory
+	if err := l.Record(&Session{ID: "unrenamed"}); err == nil || !strings.Contains(err.Error(), "rotating the event log") {
+		t.Errorf("got %v", err)
+	}
+	b, err := os.ReadFile(blocked)
+	if err != nil || strings.Count(string(b), "\n") != 3 || !strings.Contains(string(b), "unrenamed") {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
 func TestAFailedWriteIsReported(t *testing.T) {
 	l, _, _ := logAt(t, 0)
 	l.file.Close()

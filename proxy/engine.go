@@ -18,8 +18,9 @@ import (
 	"mailreeve/events"
 )
 
-// Recorder keeps events. An error is counted and logged: an event lost is a
-// customer not told. Record must not keep the session beyond the call.
+// Recorder keeps events. Record is called from the goroutines of the sessions,
+// many at once, which wait for it, and must not keep the event beyond the call.
+// An error is counted and logged: an event lost is a customer not told.
 type Recorder interface {
 	Record(*events.Session) error
 }
@@ -33,7 +34,7 @@ type Engine struct {
 	tally     tally
 	upgraders upgraders
 	full      sometimes    // "too many connections", in the log
-	lost      atomic.Int64 // events that could not be written
+	failures  atomic.Int64 // of Events, since the start
 	draining  atomic.Bool
 	sessions  sync.WaitGroup // and the goroutines that ask backends for their offers
 	accepting sync.WaitGroup
@@ -43,7 +44,7 @@ type Engine struct {
 	sockets map[string]*socket // by address as configured
 	live    map[*session]struct{}
 
-	overdue context.Context // ends at a shutdown's deadline; made with the first session
+	overdue context.Context // ends at a shutdown's deadline; made before the first session
 	hurry   context.CancelFunc
 }
 
@@ -244,8 +245,8 @@ func (e *Engine) record(ev *events.Session) {
 		return
 	}
 	if err := e.Events.Record(ev); err != nil {
-		e.log().Error("an event could not be written; its session is not in the log",
-			zap.String("session", ev.ID), zap.Int64("lost", e.lost.Add(1)), zap.Error(err))
+		e.log().Error("recording an event failed", zap.String("session", ev.ID),
+			zap.Int64("failures", e.failures.Add(1)), zap.Error(err))
 	}
 }
 

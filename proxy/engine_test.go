@@ -455,7 +455,7 @@ func TestShutdownAmidConnectionsAndReloads(t *testing.T) {
 	}
 }
 
-func TestLostEventsAreCounted(t *testing.T) {
+func TestFailuresToRecordAreCounted(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t)
 		r.lose = errors.New("no space left on device")
@@ -464,8 +464,8 @@ func TestLostEventsAreCounted(t *testing.T) {
 			c.close()
 			synctest.Wait()
 		}
-		lines := r.logs.FilterMessageSnippet("an event could not be written").All()
-		if len(lines) != 3 || fmt.Sprint(lines[2].ContextMap()["lost"]) != "3" || r.engine.lost.Load() != 3 {
+		lines := r.logs.FilterMessage("recording an event failed").All()
+		if len(lines) != 3 || fmt.Sprint(lines[2].ContextMap()["failures"]) != "3" || r.engine.failures.Load() != 3 {
 			t.Errorf("%v", lines)
 		}
 	})
