@@ -241,7 +241,7 @@ func (b *Backend) encrypt(ctx context.Context, l *link) error {
 // offers returns what the backend offers. It waits only where nothing was ever
 // learnt, and where the front must be sure that the backend lives; an error
 // means that the backend could not be asked a moment ago.
-func (b *Backend) offers(ctx context.Context, o Origin, spawn func(func(context.Context))) (Offer, error) {
+func (b *Backend) offers(ctx context.Context, spawn func(func(context.Context))) (Offer, error) {
 	b.mu.Lock()
 	age := time.Since(b.asked)
 	stale, unsure := age > offerFresh, time.Since(b.alive) > aliveFor
@@ -252,7 +252,7 @@ func (b *Backend) offers(ctx context.Context, o Origin, spawn func(func(context.
 	if b.asking == nil && (stale || wait) {
 		done := make(chan struct{})
 		b.asking = done
-		spawn(func(ctx context.Context) { b.ask(ctx, o, done) })
+		spawn(func(ctx context.Context) { b.ask(ctx, done) })
 	}
 	asking, offer, err := b.asking, b.offer, b.err
 	b.mu.Unlock()
@@ -274,8 +274,8 @@ func (b *Backend) offers(ctx context.Context, o Origin, spawn func(func(context.
 }
 
 // ask learns what the backend offers. An old answer stays when it fails.
-func (b *Backend) ask(ctx context.Context, o Origin, done chan<- struct{}) {
-	offer, err := b.fetch(ctx, o)
+func (b *Backend) ask(ctx context.Context, done chan<- struct{}) {
+	offer, err := b.fetch(ctx)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.asked = time.Now()
@@ -295,7 +295,7 @@ func (b *Backend) answered() {
 
 // fetch asks for the offer on a connection of its own. A panic of the front's,
 // which no session would survive to record, becomes an error.
-func (b *Backend) fetch(ctx context.Context, o Origin) (offer Offer, err error) {
+func (b *Backend) fetch(ctx context.Context) (offer Offer, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("the proxy made a mistake: %v\n%s", p, debug.Stack())
@@ -303,8 +303,7 @@ func (b *Backend) fetch(ctx context.Context, o Origin) (offer Offer, err error) 
 	}()
 	ctx, cancel := context.WithTimeout(ctx, b.Connect+b.Login)
 	defer cancel()
-	// No customer stands behind this connection: the backend sees the proxy.
-	l, err := b.connect(ctx, Origin{Session: o.Session})
+	l, err := b.connect(ctx, Origin{}) // no customer stands behind it: the backend sees the proxy
 	if err != nil {
 		return offer, err
 	}
@@ -315,7 +314,7 @@ func (b *Backend) fetch(ctx context.Context, o Origin) (offer Offer, err error) 
 // Probe asks the backend what it offers, afresh, for a check from the command
 // line. It returns the address that answered.
 func (b *Backend) Probe(ctx context.Context) (address string, o Offer, err error) {
-	l, err := b.connect(ctx, Origin{Session: "probe"})
+	l, err := b.connect(ctx, Origin{})
 	if err != nil {
 		return "", o, err
 	}

@@ -312,7 +312,7 @@ func TestOffers(t *testing.T) {
 		offers := func(want int, waits time.Duration, bad bool) {
 			t.Helper()
 			began := time.Now()
-			o, err := b.offers(context.Background(), Origin{}, spawn)
+			o, err := b.offers(context.Background(), spawn)
 			if len(o.Mechs) != want || (err != nil) != bad {
 				t.Errorf("%v, %v", o, err)
 			}
@@ -392,7 +392,7 @@ func TestOffers(t *testing.T) {
 		r.fail["one:1"] = errHang
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err := r.backend.offers(ctx, Origin{}, func(task func(context.Context)) { go task(context.Background()) })
+		_, err := r.backend.offers(ctx, func(task func(context.Context)) { go task(context.Background()) })
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}

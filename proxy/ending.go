@@ -39,7 +39,7 @@ type Ending struct {
 	who      byte
 	Reason   string
 	Sentence string
-	Bye      *Refusal // to be told to the client first, or nil
+	Bye      Class // what the client is told first; 0: nothing
 }
 
 func (e *Ending) Error() string { return e.Reason + ": " + e.Sentence }
@@ -49,9 +49,7 @@ var Quit = &Ending{who: byClient, Reason: "client_quit", Sentence: "the client t
 
 // Misspoke ends a session whose client does not keep to the protocol.
 func Misspoke(reason, format string, args ...any) *Ending {
-	e := &Ending{who: byProxy, Reason: reason, Sentence: fmt.Sprintf(format, args...)}
-	e.Bye = &Refusal{Class: Misspoken}
-	return e
+	return &Ending{who: byProxy, Reason: reason, Sentence: fmt.Sprintf(format, args...), Bye: Misspoken}
 }
 
 // Reasons of fronts for Misspoke, the same in every protocol.

@@ -238,5 +238,5 @@ type Limits struct {
 	Token       int // bytes of a SASL response line
 	Memory      int // bytes of a whole command, literals included
 	BadCommands int // wrong commands until the connection ends
-	Logins      int // logins tried, refused ones included, until it ends
+	Logins      int // requests refused until it ends
 }

@@ -17,16 +17,12 @@ import (
 // at the backend, in the order in which they are offered.
 var replayable = []string{"PLAIN", "LOGIN", "OAUTHBEARER", "XOAUTH2"}
 
-// IsBearer reports whether the backend must offer the mechanism itself: a token
-// cannot be turned into a password.
-func IsBearer(mech string) bool { return mech == "OAUTHBEARER" || mech == "XOAUTH2" }
-
 // backend is where this session's login goes.
 func (s *session) backend() *Backend { return s.brand.Backends[s.listener.Front.Name] }
 
 // ask learns what the backend offers, from memory mostly.
 func (s *session) ask() {
-	s.offer, s.noOffer = s.backend().offers(s.engine.overdue, Origin{Session: s.id}, s.engine.spawn)
+	s.offer, s.noOffer = s.backend().offers(s.engine.overdue, s.engine.spawn)
 	if s.noOffer != nil {
 		s.engine.log().Warn("the backend cannot be asked what it offers", zap.String("session", s.id),
 			zap.String("brand", s.brand.Name), zap.String("protocol", s.listener.Front.Name), zap.Error(s.noOffer))
@@ -74,19 +70,20 @@ func (s *session) offers(mech string) bool {
 // a way in.
 func (s *session) advert() Advert {
 	a := Advert{Hostname: s.settings.Hostname, Secure: s.tls != nil, Extensions: s.offer.Extensions, Password: true}
-	any := s.could("")
-	if any.Action.Refuses() && s.tells() {
-		a.Refusal = s.policyRefusal(any)
+	mildest := s.could("")
+	if mildest.Action.Refuses() && s.tells() {
+		ref := s.policyRefusal(mildest)
+		a.Refusal = &ref
 		a.Password = a.Secure // in clear nothing; else the way that leads to the words
 		a.Quiet = !a.Secure && s.engine.upgraders.has(s.client.Addr(), s.listener.Name)
 		return a
 	}
 	for _, mech := range replayable {
-		if s.offers(mech) && (any.Action.Refuses() || !s.could(mech).Action.Refuses()) {
+		if s.offers(mech) && (mildest.Action.Refuses() || !s.could(mech).Action.Refuses()) {
 			a.Mechs = append(a.Mechs, mech)
 		}
 	}
-	a.Password = any.Action.Refuses() || !s.could(policy.UserPass).Action.Refuses()
+	a.Password = mildest.Action.Refuses() || !s.could(policy.UserPass).Action.Refuses()
 	return a
 }
 
@@ -96,8 +93,8 @@ func (s *session) refusal(class Class) Refusal {
 }
 
 // policyRefusal is what a verdict tells the customer.
-func (s *session) policyRefusal(v policy.Verdict) *Refusal {
-	r := &Refusal{Class: PolicyDeny}
+func (s *session) policyRefusal(v policy.Verdict) Refusal {
+	r := Refusal{Class: PolicyDeny}
 	if v.Action == policy.TempFail {
 		r.Class = PolicyTemp
 	}
@@ -123,12 +120,12 @@ func (s *session) chosen(d Dialogue, req Request) *Ending {
 		s.identify(req)
 	}
 	s.decided = time.Now()
-	any, this := s.could(""), s.could(req.Mech)
+	mildest, this := s.could(""), s.could(req.Mech)
 	switch {
-	case this.Action.Refuses() && (s.tells() || !any.Action.Refuses() || req.Mech != "" && !s.offers(req.Mech)):
+	case this.Action.Refuses() && (s.tells() || !mildest.Action.Refuses() || req.Mech != "" && !s.offers(req.Mech)):
 		// Over TLS a refusal for another reason than the mechanism waits for
 		// the login, which proves whose finding it is; where there can be one.
-		return s.refuse(d, req, *s.policyRefusal(this))
+		return s.refuse(d, req, s.policyRefusal(this))
 	case req.Mech == "":
 		return s.refuse(d, req, s.refusal(NeedLogin))
 	case !s.offers(req.Mech):
@@ -158,7 +155,7 @@ func (s *session) refuse(d Dialogue, req Request, ref Refusal) *Ending {
 		return nil // submission has its words for later
 	}
 	if s.bad >= s.settings.Limits.Logins {
-		end := &Ending{who: byLimit, Reason: "too_many_logins", Bye: &Refusal{Class: LimitReached},
+		end := &Ending{who: byLimit, Reason: "too_many_logins", Bye: LimitReached,
 			Sentence: fmt.Sprintf("%d logins were refused", s.bad)}
 		if ref.Class == PolicyDeny || ref.Class == PolicyTemp {
 			end.who, end.Reason = byProxy, "policy_refused"
@@ -180,7 +177,7 @@ func (s *session) login(d Dialogue, req Request) *Ending {
 	s.decided = time.Now()
 	verdict := s.settings.Policy.Decide(&s.facts, s.decided)
 	if verdict.Action.Refuses() && s.tells() {
-		return s.refuse(d, req, *s.policyRefusal(verdict))
+		return s.refuse(d, req, s.policyRefusal(verdict))
 	}
 	l, reply, err := s.enter(req, s.backend())
 	if err != nil {
@@ -190,7 +187,7 @@ func (s *session) login(d Dialogue, req Request) *Ending {
 		l.close()
 		ref := s.policyRefusal(verdict)
 		ref.Verified = true
-		return s.refuse(d, req, *ref)
+		return s.refuse(d, req, ref)
 	}
 	if err := d.Accept(req, reply); err != nil {
 		l.close()

@@ -213,8 +213,7 @@ func (r *relay) leave() (farewell func()) {
 
 // drained is the ending of a session that the proxy's own end cuts short.
 func drained() *Ending {
-	return &Ending{who: byDrain, Reason: "shutdown", Sentence: "the proxy is shutting down",
-		Bye: &Refusal{Class: ShuttingDown}}
+	return &Ending{who: byDrain, Reason: "shutdown", Sentence: "the proxy is shutting down", Bye: ShuttingDown}
 }
 
 // cut closes both wires at once.

@@ -15,6 +15,20 @@ var ErrCancelled = errors.New("the client cancelled the exchange")
 // ErrMalformed says that what the client sent is no credential.
 var ErrMalformed = errors.New("malformed SASL response")
 
+// IsBearer reports whether the backend must offer the mechanism itself: a token
+// cannot be turned into a password.
+func IsBearer(mech string) bool { return mech == "OAUTHBEARER" || mech == "XOAUTH2" }
+
+// BearerDummy is what a bearer mechanism's client answers, base64 encoded, to
+// the challenge that tells its error (RFC 7628 section 3.2.3; Google's XOAUTH2:
+// nothing).
+func BearerDummy(mech string) string {
+	if mech == "OAUTHBEARER" {
+		return "AQ=="
+	}
+	return ""
+}
+
 // Prompts of SASL LOGIN. Thunderbird takes exactly these.
 const (
 	promptUser     = "Username:"

@@ -56,7 +56,7 @@ type session struct {
 	offer   Offer
 	noOffer error // why the backend could not be asked
 	talk    Dialogue
-	bad     int            // refused logins
+	bad     int            // requests refused
 	decided time.Time      // when policy last decided; at first, when the session began
 	verdict policy.Verdict // on the login that was verified last
 	link    *link          // the last one to a backend
@@ -68,13 +68,13 @@ type session struct {
 }
 
 func newSession(e *Engine, now *serving, conn net.Conn) *session {
-	s := &session{
+	began := time.Now()
+	return &session{
 		engine: e, settings: now.settings, listener: now.listener, conn: conn, wire: NewWire(conn),
-		began: time.Now(), id: newID(time.Now()), phase: accepting,
+		began: began, id: newID(began), phase: accepting,
 		client: addrPort(conn.RemoteAddr()), server: addrPort(conn.LocalAddr()),
+		decided: began,
 	}
-	s.decided = s.began
-	return s
 }
 
 // digits of a session id: Crockford's base 32, which has no I, L, O and U to be
@@ -271,7 +271,7 @@ func (s *session) sniff() (isTLS bool, end *Ending) {
 	s.learn(policy.Entry, policy.EntryPlain)
 	return false, s.bye(s.open(Advert{}), &Ending{who: byProxy, Reason: "plaintext_on_tls_port",
 		Sentence: "the client spoke in clear, or waited for a greeting, on a port of implicit TLS",
-		Bye:      &Refusal{Class: PlainOnTLS}})
+		Bye:      PlainOnTLS})
 }
 
 // beginsTLS knows the first byte of a TLS record with a handshake (RFC 8446
@@ -303,15 +303,11 @@ func (s *session) handshake(entry string) *Ending {
 	s.wire.secure(conn)
 	state := conn.ConnectionState()
 	s.tls = &state
-	s.learn(policy.TLS, versions[state.Version])
+	s.learn(policy.TLS, strings.TrimPrefix(tls.VersionName(state.Version), "TLS "))
 	s.learn(policy.CipherClass, cipherClass(&state))
 	s.event.Cipher = tls.CipherSuiteName(state.CipherSuite)
 	s.event.Resumed, s.event.ALPN = state.DidResume, state.NegotiatedProtocol
 	return nil
-}
-
-var versions = map[uint16]string{
-	tls.VersionTLS10: "1.0", tls.VersionTLS11: "1.1", tls.VersionTLS12: "1.2", tls.VersionTLS13: "1.3",
 }
 
 // cipherClass is modern for forward secrecy with AEAD (RFC 9325 section 4.2).
@@ -339,7 +335,6 @@ func (s *session) heard(hello *tls.ClientHelloInfo) {
 
 // open begins a dialogue.
 func (s *session) open(a Advert) Dialogue {
-	a.Hostname = s.settings.Hostname
 	s.talk = s.listener.Front.Open(s.wire, a, s.settings.Limits)
 	return s.talk
 }
@@ -353,7 +348,7 @@ func (s *session) converse() *Ending {
 	// Where STARTTLS is still to come, the name in it may lead to another brand.
 	if s.noOffer != nil && s.listener.Front.Upfront && (s.tls != nil || len(s.settings.Brands) == 1) {
 		s.event.Refused = refusedWords[Unavailable]
-		return s.bye(d, &Ending{who: byBackend, Reason: "backend_unavailable", Bye: &Refusal{Class: Unavailable},
+		return s.bye(d, &Ending{who: byBackend, Reason: "backend_unavailable", Bye: Unavailable,
 			Sentence: "the backend could not be reached, and the client was told so in place of a greeting"})
 	}
 	if err := d.Greet(); err != nil {
@@ -384,7 +379,7 @@ func (s *session) converse() *Ending {
 func (s *session) stopped(d Dialogue, err error) *Ending {
 	end := s.ended(err)
 	if end.Reason == "client_timeout" {
-		end = &Ending{who: byLimit, Reason: "login_timeout", Bye: &Refusal{Class: TooLate},
+		end = &Ending{who: byLimit, Reason: "login_timeout", Bye: TooLate,
 			Sentence: fmt.Sprintf("no login within %v", s.settings.Times.Login)}
 	}
 	return s.bye(d, end)
@@ -393,15 +388,14 @@ func (s *session) stopped(d Dialogue, err error) *Ending {
 // bye tells the client why it ends, where there is something to tell, and waits
 // for it to close: a close in its face looks like a wrong password to some.
 func (s *session) bye(d Dialogue, end *Ending) *Ending {
-	if end.Bye == nil {
+	if end.Bye == 0 {
 		return end
 	}
 	s.action = "saying goodbye to the client"
-	ref := s.refusal(end.Bye.Class)
-	if d.Bye(ref) != nil {
+	if d.Bye(s.refusal(end.Bye)) != nil {
 		return end
 	}
-	switch ref.Class {
+	switch end.Bye {
 	case Misspoken, TooLate, ShuttingDown:
 		s.wire.CloseWrite() // nobody reads a text there; the sooner it ends the better
 	}
@@ -463,8 +457,8 @@ func (s *session) finish(end *Ending) {
 		zap.String("reason", e.Reason), zap.String("sentence", e.Sentence), zap.String("while", s.action))
 }
 
-// describe puts what the client said of itself into the event. Strings of
-// strangers are bounded here; the encoder escapes them.
+// describe puts what the client said of itself into the event. The fronts bound
+// the strings of strangers; the event's encoder escapes them.
 func (s *session) describe(soft Software) {
 	e := &s.event
 	if e.ClientID == nil && len(soft.ID) > 0 {

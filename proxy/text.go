@@ -8,12 +8,8 @@ import (
 	"mailreeve/policy"
 )
 
-// Bounds of the sentences. Thunderbird cuts a BYE greeting at 200 characters,
-// of which its own preamble takes up to 120; longer alerts are not read.
-const (
-	maxText  = 200
-	maxShort = 80
-)
+// maxText bounds the sentences: longer alerts are not read.
+const maxText = 200
 
 // Language of the sentences that reach people.
 type Language string
@@ -52,7 +48,8 @@ var policyWords = map[Language]map[policy.Finding]string{
 }
 
 // classWords are the sentences of all other refusals. Those said in a greeting
-// or as a last word are short.
+// or as a last word are short: of 200 characters that Thunderbird shows of a BYE,
+// its own preamble takes up to 120.
 var classWords = map[Language]map[Class]string{
 	German: {
 		NeedLogin:     "Bitte im Programm die Anmeldung am Server einschalten (gleicher Benutzername, gleiches Passwort).",
@@ -99,7 +96,7 @@ func (p place) sentence(class Class, finding policy.Finding) string {
 	if !ok {
 		format = classWords[lang][Unavailable]
 	}
-	return clean(p.fill(format), maxText)
+	return CleanText(p.fill(format))
 }
 
 // fill puts host and port into a format; not every format wants them.
@@ -116,17 +113,18 @@ func (p place) tail(text string) string {
 	if n := len(text) + 3 + len(p.session); p.session != "" && n <= room {
 		text += " (" + p.session + ")"
 	}
-	return clean(text, maxText)
+	return CleanText(text)
 }
 
-// clean makes a text fit for a protocol's line: printable ASCII, no percent
-// sign (old programs take replies for formats), bounded. It is the last step
-// for everything that goes into a reply.
-func clean(text string, limit int) string {
+// CleanText makes a text fit for a line of a protocol or a log: printable
+// ASCII, no percent sign (old programs take replies for formats), bounded. It
+// is the last step for everything that goes into a reply, and the first for
+// what a backend said.
+func CleanText(text string) string {
 	var b strings.Builder
 	for _, c := range text {
 		switch {
-		case b.Len() == limit:
+		case b.Len() == maxText:
 			return b.String()
 		case c < ' ' || c > '~' || c == '%':
 			b.WriteByte('?')
@@ -136,9 +134,6 @@ func clean(text string, limit int) string {
 	}
 	return b.String()
 }
-
-// CleanText bounds and cleans what a backend said, for a log line.
-func CleanText(text string) string { return clean(text, maxText) }
 
 // CleanTextBut is CleanText for what a backend said to a credential. Some
 // repeat a command that they did not understand: a text with one of the secrets

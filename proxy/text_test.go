@@ -32,7 +32,7 @@ func TestSentencesFit(t *testing.T) {
 					got := p.sentence(class, finding)
 					bound := maxText
 					if short[class] {
-						bound = maxShort
+						bound = 80
 					}
 					if len(got) > bound || !ascii.MatchString(got) || strings.ContainsAny(got, "{}?") {
 						t.Errorf("%s, class %d, %s: %d bytes: %q", lang, class, finding, len(got), got)

@@ -237,19 +237,3 @@ func (w *Wire) Close() error {
 	}
 	return w.conn.Close()
 }
-
-// transport returns the TCP connection at the bottom, or nil.
-func transport(conn net.Conn) *net.TCPConn {
-	for {
-		switch c := conn.(type) {
-		case *net.TCPConn:
-			return c
-		case *tls.Conn:
-			conn = c.NetConn()
-		case *replay:
-			conn = c.Conn
-		default:
-			return nil
-		}
-	}
-}
