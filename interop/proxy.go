@@ -129,6 +129,9 @@ listeners:
 		}
 		forward := hop.Forward[protocol]
 		e := p.rig.backend(protocol, hop.Entry, forward == "proxy")
+		if protocol == Submission && forward == "" {
+			e = p.rig.SubmissionNoXCLIENT
+		}
 		fmt.Fprintf(&b, "  %s: { addresses: ['%s'], tls: %s%s, forward: [%s] }\n", protocol, e.Addr(), tls, ca, forward)
 	}
 	return b.String()

@@ -34,9 +34,10 @@ type Rig struct {
 	IMAP, IMAPHaproxy, POP3, POP3Haproxy     Endpoint
 	IMAPS, IMAPSHaproxy, POP3S, POP3SHaproxy Endpoint
 
-	// Postfix. All accept XCLIENT. Submission has no TLS at all, SubmissionStartTLS refuses to go on without.
+	// Postfix. All accept XCLIENT, but for SubmissionNoXCLIENT. Submission has no TLS at all, SubmissionStartTLS refuses to go on without.
 	Submission, SubmissionHaproxy   Endpoint
 	SubmissionStartTLS              Endpoint
+	SubmissionNoXCLIENT             Endpoint // the same for a proxy that is not trusted to name clients
 	Submissions, SubmissionsHaproxy Endpoint
 
 	DovecotLog, PostfixLog Log
@@ -172,6 +173,7 @@ func newRig() (*Rig, error) {
 		*e = Endpoint{"localhost", freePort(), Implicit}
 	}
 	rig.SubmissionStartTLS = Endpoint{"localhost", freePort(), StartTLS}
+	rig.SubmissionNoXCLIENT = Endpoint{"localhost", freePort(), StartTLS}
 
 	if rig.ca, err = newAuthority(rig.CAFile); err != nil {
 		return nil, err

@@ -423,3 +423,31 @@ func TestHelloRefusedByTheBackend(t *testing.T) {
 		E: action=pass end=CR verified=true hello=laptop.example
 	`)
 }
+
+// A backend that trusts us to name clients, and is not told of them, would
+// believe a customer's own XCLIENT behind the login: it is not used.
+func TestBackendThatTrustsCustomers(t *testing.T) {
+	trusting := `
+		B< 220 backend.test ESMTP Postfix
+		B: EHLO proxy.test.example
+		B< 250-backend.test
+		B< 250-XCLIENT NAME ADDR LOGIN
+		B< 250 AUTH PLAIN
+	`
+	rig := playWith(t, trusting, "implicit", `
+		C! tls smtp.test.example
+		S: 421 4.3.0 Der Mailserver ist gerade nicht erreichbar. {...}
+		C! close
+		E: action=pass reason=backend_unavailable
+	`)
+	if rig.Logs.FilterMessageSnippet("cannot be asked").Len() != 1 {
+		t.Errorf("the log does not say why: %v", rig.Logs.All())
+	}
+	play(t, "implicit", hello+`
+		C: AUTH PLAIN `+plain+`
+		`+strings.Replace(trusting, "proxy.test.example", "laptop.example", 1)+`
+		S: `+toldUnavailable+`
+		C! close
+		E: action=pass verified= refused=unavailable
+	`)
+}

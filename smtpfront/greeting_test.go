@@ -42,6 +42,11 @@ func TestExtensionsOverTLS(t *testing.T) {
 		C! close
 		E: action=pass end=CD reason=client_closed hello=laptop.example tls=1.3 host=canonical
 	`)
+	// XCLIENT is for the proxy alone.
+	playWith(t, strings.Replace(probe, "B< 250-XFORWARD", "B< 250-XCLIENT NAME ADDR\n	B< 250-XFORWARD", 1), "implicit", hello+`
+		C! close
+		E: action=pass
+	`, forward)
 	playWith(t, bearerProbe, "implicit", `
 		C! tls smtp.test.example
 		S: 220 proxy.test.example ESMTP ready

@@ -135,6 +135,9 @@ func (p *peer) Offer() (proxy.Offer, error) {
 	if err := p.ehlo(p.origin.Hostname); err != nil {
 		return proxy.Offer{}, err
 	}
+	if err := p.sealed(); err != nil {
+		return proxy.Offer{}, err
+	}
 	mechs, _ := p.words("AUTH")
 	return proxy.Offer{Mechs: mechs, Extensions: p.extensions}, nil
 }
@@ -164,7 +167,21 @@ func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
 			return nil, err
 		}
 	}
+	if err := p.sealed(); err != nil {
+		return nil, err
+	}
 	return p.login(r)
+}
+
+// sealed makes sure that the backend takes no XCLIENT from us where we name
+// nobody: after the login the relay is raw, and a customer's own XCLIENT would
+// let him be anybody. Where the client was named, its own address decides.
+func (p *peer) sealed() error {
+	if _, ok := p.words("XCLIENT"); ok && !p.origin.Forward && !p.origin.Header {
+		return errors.New("the backend would take XCLIENT from customers, with any name: " +
+			"set forward: [xclient], or take the proxy off smtpd_authorized_xclient_hosts")
+	}
+	return nil
 }
 
 // login says AUTH and what the backend asks for behind it.

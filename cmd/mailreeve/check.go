@@ -102,9 +102,6 @@ func doubts(b *proxy.Backend, protocol config.Protocol, o proxy.Offer) (found []
 	if b.Master != nil && !slices.Contains(o.Mechs, "PLAIN") {
 		found = append(found, "the master user logs in by PLAIN, which is not offered on this connection; set tls, or let the backend offer it to the proxy")
 	}
-	if protocol == config.Submission && has("XCLIENT") && !b.Forward && !b.Proxy {
-		found = append(found, "it takes XCLIENT from the proxy, so customers could send it with any address; set forward: [xclient], or take the proxy off smtpd_authorized_xclient_hosts")
-	}
 	if protocol == config.Submission && b.Forward && !has("XCLIENT") {
 		found = append(found, "it does not take XCLIENT from the proxy; add the proxy to smtpd_authorized_xclient_hosts")
 	}
