@@ -10,10 +10,9 @@
 //
 // A fact that is not known yet is unknown, which is not false: only a
 // requirement that is certainly not met is violated. The engine therefore asks
-// again whenever it has learnt something (at the connect, after the
-// ClientHello, when a mechanism is chosen, with the credential, after the
-// login), and asks for [Policy.Bounds] when it must say what it offers before
-// it knows who is there.
+// again when it has learnt something (with the credential, after the login, for
+// the event), and asks for [Policy.Bounds] when it must say what it offers, or
+// judge a mechanism, before it knows who is there.
 //
 // # Roads not taken
 //
@@ -42,7 +41,7 @@ const (
 	Warn                   // the login succeeds, with a sentence where the protocol can show one
 	TempFail               // refused for now, with the codes of a temporary failure
 	Deny                   // refused with a sentence, as late as needed to say it
-	Refuse                 // refused as early as possible: not offered, handshake alert
+	Refuse                 // refused as early as possible: not offered
 )
 
 var actionNames = [...]string{"pass", "observe", "notify", "warn", "tempfail", "deny", "refuse"}

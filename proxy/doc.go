@@ -19,21 +19,43 @@
 // dialogue did not use goes first into the relay. A [Dialogue] turns bytes
 // into [Request]s and refusals into bytes and decides nothing; the engine
 // decides and knows no words. A [Peer] speaks as a client on the backend's
-// wire. All three work in the session's own goroutine and may block; the
-// engine bounds them by deadlines on the connection. None of them closes it.
+// wire.
+//
+// A dialogue works in its session's goroutine, a peer in that or in the one that
+// asks a backend what it offers. Both may block: the engine bounds them by
+// deadlines on the connection, and a shutdown moves these or closes it. Neither
+// closes it itself: the session closes the client's, who dialled the backend
+// closes that one's, and the relay closes both.
 //
 // # Standards
 //
 // Done: TLS 1.2 and 1.3 (RFC 9325), ALPN (RFC 7301), cleartext considered
 // obsolete (RFC 8314), PROXY protocol 1 and 2 (haproxy.org's
 // proxy-protocol.txt), SASL PLAIN (RFC 4616), LOGIN, OAUTHBEARER (RFC 7628),
-// XOAUTH2. Not done here: mechanisms whose secret a proxy cannot replay.
+// XOAUTH2. Not done: mechanisms whose secret a proxy cannot replay (CRAM-MD5,
+// SCRAM and their like) are refused, not yet relayed.
+//
+// # Departures from the design
+//
+// A front logs in by a [Peer] of five steps in place of one function Login: the
+// engine puts TLS between two of them, and asks what a backend offers without a
+// login. That is asked because a dialogue must announce no more and no less than
+// the backend bears; the answer is kept for a minute.
+//
+// [Dialogue.Upgrade] takes a new [Advert] in place of a wire: the wire stays and
+// is made secure inside, but in TLS there is more to offer. [Advert].Quiet is
+// there for clients that ask in clear what is offered and then begin TLS: an
+// alert in between would warn of what they do not do.
+//
+// A [Master] wants a backend that checks the customer's own credential first,
+// since the one it logs in at would let anybody in.
 //
 // # Roads not taken
 //
 // Library servers (go-imap, go-smtp) before the login: they swallow bytes read
 // ahead, announce their own capabilities and answer the interesting cases
 // before we hear of them. go-smtp's client on a lent wire for the backend:
-// it cannot list a server's extensions, and ours must be exact.
+// it cannot list a server's extensions, and ours must be exact. go-sasl: it has
+// neither LOGIN for servers nor XOAUTH2, and PLAIN is one split at NUL.
 // Parsing after the login: the raw relay keeps every extension of the backend.
 package proxy

@@ -26,9 +26,11 @@ const (
 	// silentPlain is how long a client of a TLS port may be silent before it is
 	// taken for one in plaintext that waits for a greeting.
 	silentPlain = 4 * time.Second
-	// sniffPatience is how long a greeting in clear waits for a ClientHello.
+	// sniffPatience is how long a greeting in clear waits for a ClientHello: long
+	// enough for a client that speaks first, too short to be noticed by others.
 	sniffPatience = 150 * time.Millisecond
-	// lingerBytes bounds what is read and thrown away after the last word.
+	// lingerBytes bounds what is read and thrown away after the last word: a
+	// client that sends more does not listen.
 	lingerBytes = 64 << 10
 )
 

@@ -23,7 +23,7 @@ const (
 
 // Wire is a connection together with every byte that was read ahead from it.
 // Before the relay it is used by one goroutine; then one may read while
-// another writes.
+// another writes. Close may be called at any time.
 //
 // Its buffer begins small and grows up to what a caller's limit needs, so a
 // session's memory is bounded by the limits that the callers give.
@@ -97,13 +97,14 @@ func (w *Wire) Line(limit int) ([]byte, error) {
 	}
 }
 
-// sasl is what a command line may have besides a SASL response.
-const sasl = 256
+// besideToken is what a command line may have besides a SASL response: a tag, the
+// command and the mechanism.
+const besideToken = 256
 
 // Command reads a command line of a client within its limits: the longer one
 // of a SASL response holds where carries says that there is one on the line.
 func (w *Wire) Command(l Limits, carries func(line string) bool) (string, error) {
-	line, err := w.Line(max(l.Line, l.Token+sasl))
+	line, err := w.Line(max(l.Line, l.Token+besideToken))
 	if err != nil {
 		return "", err
 	}
