@@ -198,7 +198,7 @@ func (b *Backend) greet(ctx context.Context, l *link, conn net.Conn, o Origin) e
 			return err
 		}
 	}
-	o.Forward, o.Master, o.Hostname = b.Forward, b.Master, b.Hostname
+	o.Forward, o.Header, o.Master, o.Hostname = b.Forward, b.Proxy, b.Master, b.Hostname
 	l.peer = b.Front.Dial(l.wire, o)
 	if err := l.peer.Greeting(); err != nil {
 		return fmt.Errorf("reading the greeting: %w", err)

@@ -102,6 +102,7 @@ type Origin struct {
 	SNI      string // a valid DNS name, or empty
 	Software Software
 	Forward  bool    // send it in the protocol's own way: ID, XCLIENT
+	Header   bool    // a PROXY header has told the address already
 	Master   *Master // log in as this user on the customer's behalf
 }
 
