@@ -19,14 +19,15 @@ import (
 	"time"
 )
 
-// Authority is a certificate authority for the demo and for tests. Its key lives as long as the value does and is never
-// written: a new run makes a new authority.
+// Authority is a certificate authority for the demo and for tests. Its key lives as long as
+// the value does and is never written: a new run makes a new authority.
 type Authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 }
 
-// NewAuthority makes an authority of the given name, with a P-256 key, valid from an hour ago (clocks differ) for ten years.
+// NewAuthority makes an authority of the given name, with a P-256 key, valid from an hour
+// ago (clocks differ) for ten years.
 func NewAuthority(name string) (*Authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -104,7 +105,8 @@ func (a *Authority) WriteCA(file string) error {
 	return writePEM(file, 0o644, &pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
 }
 
-// Write writes a certificate and its key into the files of p, so that [Load] reads them. The file with the key has mode 0600.
+// Write writes a certificate and its key into the files of p, so that [Load] reads them.
+// The file with the key has mode 0600.
 func Write(cert tls.Certificate, p Pair) error {
 	der, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
 	if err != nil {

@@ -1,27 +1,32 @@
 // Package certs chooses the certificate for each handshake.
 //
-// A [Store] holds certificates read from PEM files, RSA, ECDSA or Ed25519, any number for one name. Its [Store.Get]
-// is asked in every handshake: of the certificates for the name that the client sent it gives one that this client
-// can use. A client that sends no name, or one that no certificate is for (an IP address, a name without a dot, an old
-// host name), gets what the caller's fallback name would get. A Store never changes: to reload, load another one and swap the
-// pointer, so that bad files leave the old store in force.
+// A [Store] holds certificates read from PEM files, RSA, ECDSA or Ed25519, any number for
+// one name. Its [Store.Get] is asked in every handshake: of the certificates for the name
+// that the client sent it gives one that this client can use. A client that sends no name,
+// or one that no certificate is for (an IP address, a name without a dot, an old host
+// name), gets what the caller's fallback name would get. A Store never changes: to reload,
+// load another one and swap the pointer, so that bad files leave the old store in force.
 //
-// An [Authority] signs certificates on the spot, for the demo and for tests.
+// An [Authority] signs certificates on the spot, for the demo and for tests. There is no
+// ACME (RFC 8555) yet.
 //
 // # Standards
 //
-// Names are those of the subjectAltName alone, never the common name (RFC 9525 section 2). A wildcard is the whole
-// left-most label and stands for exactly one label (RFC 9525 section 6.3, before it RFC 6125 section 6.4.3). Names
-// are compared in lower case and without the final dot; on the wire and in certificates they are ASCII (RFC 6066 section 3,
-// RFC 5280 section 7.2), so there is no Unicode form to fold.
+// Names are those of the subjectAltName alone, never the common name (RFC 9525 section 2).
+// A wildcard is the whole left-most label and stands for exactly one label (RFC 9525
+// section 6.3, before it RFC 6125 section 6.4.3). Names are compared in lower case and
+// without the final dot; on the wire and in certificates they are ASCII (RFC 6066 section
+// 3, RFC 5280 section 7.2), so there is no Unicode form to fold.
 //
 // # Roads not taken
 //
-// tls.Config.Certificates chooses by name as well, but a client without a name gets the first certificate whatever
-// its listener, and GetCertificate is then not called for it, so nothing could choose for it.
+// tls.Config.Certificates chooses by name as well, but a client without a name gets the
+// first certificate whatever its listener, and GetCertificate is then not called for it, so
+// nothing could choose for it.
 //
-// An expired certificate does not fail [Load]: for a mail program that already runs, it is no worse than none, and a
-// proxy that refuses to restart is worse than both. [Info.Check] judges dates, for those who want to.
+// An expired certificate does not fail [Load]: for a mail program that already runs, it is
+// no worse than none, and a proxy that refuses to restart is worse than both. [Info.Check]
+// judges dates, for those who want to.
 package certs
 
 import (
@@ -36,13 +41,6 @@ import (
 	"strings"
 	"time"
 )
-
-// Source is what a listener needs of this package: a certificate for each handshake.
-type Source interface {
-	// Get returns the certificate for the name in hello, or else for fallback, which is a host name of the listener that
-	// the client reached. It is called by many handshakes at once and must not keep hello.
-	Get(hello *tls.ClientHelloInfo, fallback string) (*tls.Certificate, error)
-}
 
 // ErrNone says that a store holds no certificate at all.
 var ErrNone = errors.New("no certificate is loaded; name one in the configuration")
@@ -71,13 +69,12 @@ func (e *Error) Problem() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Store holds certificates and finds them by name. It never changes, so it may be used by many at once.
+// Store holds certificates and finds them by name. It never changes, so it may be used by
+// many at once.
 type Store struct {
 	all    []*entry            // best first, see rank
 	byName map[string][]*entry // by folded DNS name, wildcards with their "*."; same order
 }
-
-var _ Source = (*Store)(nil)
 
 // entry is one certificate with its key.
 type entry struct {
@@ -111,8 +108,8 @@ func (i Info) Check(at time.Time) error {
 // KeyType names the kind of a certificate's key. The zero value is ECDSA.
 type KeyType int
 
-// The kinds of keys, in the order in which they are preferred: ECDSA signs fastest and nearly every client has it, Ed25519
-// is rarely asked for, RSA is for old clients.
+// The kinds of keys, in the order in which they are preferred: ECDSA signs fastest and
+// nearly every client has it, Ed25519 is rarely asked for, RSA is for old clients.
 const (
 	ECDSA KeyType = iota
 	Ed25519
@@ -165,10 +162,11 @@ func rank(a, b *entry) int {
 	return b.info.NotAfter.Compare(a.info.NotAfter)
 }
 
-// Get returns a certificate that the client can use, of those for the name in hello; if there are none for that name, of those
-// for fallback; if there are none for that either, of all. Valid ones go before those out of date. When the client can use
-// none of them it gets the first, with which the handshake fails for the true reason: a certificate of another name would only
-// hide it. On an empty store the error is [ErrNone]. Get implements [Source].
+// Get returns a certificate that the client can use, of those for the name in hello; if
+// there are none for that name, of those for fallback; if there are none for that either,
+// of all. Valid ones go before those out of date. When the client can use none of them it
+// gets the first, with which the handshake fails for the true reason: a certificate of
+// another name would only hide it. On an empty store the error is [ErrNone].
 func (s *Store) Get(hello *tls.ClientHelloInfo, fallback string) (*tls.Certificate, error) {
 	candidates := s.named(hello.ServerName)
 	if candidates == nil {
@@ -202,7 +200,8 @@ func (s *Store) Get(hello *tls.ClientHelloInfo, fallback string) (*tls.Certifica
 	return &candidates[0].tls, nil
 }
 
-// named returns the certificates for a name: those that say it, or else those with a wildcard for it.
+// named returns the certificates for a name: those that say it, or else those with a
+// wildcard for it.
 func (s *Store) named(name string) []*entry {
 	name = Fold(name)
 	if found := s.byName[name]; found != nil {

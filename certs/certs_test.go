@@ -50,9 +50,10 @@ func load(t *testing.T, pairs ...certs.Pair) *certs.Store {
 	return store
 }
 
-// handshake runs one and returns the certificate that the client was shown, or the client's error. It needs a network: over
-// net.Pipe, which holds no bytes, a client that sends its alert and a server that still writes wait for each other.
-func handshake(t *testing.T, source certs.Source, fallback string, client *tls.Config) (*x509.Certificate, error) {
+// handshake runs one and returns the certificate that the client was shown, or the client's
+// error. It needs a network: over net.Pipe, which holds no bytes, a client that sends its
+// alert and a server that still writes wait for each other.
+func handshake(t *testing.T, source *certs.Store, fallback string, client *tls.Config) (*x509.Certificate, error) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -148,7 +149,8 @@ func TestHandshake(t *testing.T) {
 	}
 }
 
-// The name on its way through crypto/tls loses what is no host name; what Get does with such a name shows only without it.
+// The name on its way through crypto/tls loses what is no host name; what Get does with
+// such a name shows only without it.
 func TestGetAddress(t *testing.T) {
 	ca, dir := authority(t), t.TempDir()
 	store := load(t,
@@ -162,7 +164,8 @@ func TestGetAddress(t *testing.T) {
 	}
 }
 
-// A client that can use no certificate of the name fails, even if one of another name would suit it.
+// A client that can use no certificate of the name fails, even if one of another name would
+// suit it.
 func TestUnsupported(t *testing.T) {
 	ca, dir := authority(t), t.TempDir()
 	store := load(t,

@@ -11,7 +11,8 @@ import (
 	"slices"
 )
 
-// maxFile bounds the size of a PEM file, so that a wrong path (a log, a device) does not fill memory. A long chain is some 10 KiB.
+// maxFile bounds the size of a PEM file, so that a wrong path (a log, a device) does not
+// fill memory. A long chain is some 10 KiB.
 const maxFile = 1 << 20
 
 // Pair names the files of one certificate.
@@ -28,8 +29,9 @@ func (p Pair) keyFile() string {
 	return p.Key
 }
 
-// Load reads all pairs into a store. It tries every pair; if any fails there is no store, and the error joins one [*Error] for
-// each that failed. Dates are not judged, see [Info.Check]. No pairs make an empty store.
+// Load reads all pairs into a store. It tries every pair; if any fails there is no store,
+// and the error joins one [*Error] for each that failed. Dates are not judged, see
+// [Info.Check]. No pairs make an empty store.
 func Load(pairs []Pair) (*Store, error) {
 	var all []*entry
 	var failed []error
@@ -152,7 +154,8 @@ func (p Pair) key() (crypto.Signer, error) {
 	return key, nil
 }
 
-// keyParsers are the PEM types of private keys: RFC 5958 (PKCS #8), RFC 8017 appendix A.1.2 (PKCS #1), RFC 5915 (SEC 1).
+// keyParsers are the PEM types of private keys: RFC 5958 (PKCS #8), RFC 8017 appendix A.1.2
+// (PKCS #1), RFC 5915 (SEC 1).
 var keyParsers = map[string]func([]byte) (any, error){
 	"PRIVATE KEY":     x509.ParsePKCS8PrivateKey,
 	"RSA PRIVATE KEY": func(der []byte) (any, error) { return x509.ParsePKCS1PrivateKey(der) },

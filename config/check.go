@@ -16,8 +16,9 @@ import (
 	"mailreeve/certs"
 )
 
-// Check looks at what Parse cannot see in a single value: what values say together, and the files that they name. It reads these files
-// but changes nothing and uses no network. at is the time at which certificates must be valid; the zero time leaves that out, for a
+// Check looks at what Parse cannot see in a single value: what values say together, and the
+// files that they name. It reads these files but changes nothing and uses no network. at is
+// the time at which certificates must be valid; the zero time leaves that out, for a
 // program that would rather run with an expired certificate than not at all.
 func (c *Config) Check(at time.Time) Problems {
 	k := &checker{Config: c, at: c.source}
@@ -54,7 +55,8 @@ func (k *checker) warn(key, message, cure string) {
 	k.problems = append(k.problems, k.at.Problem(Warning, key, message, cure))
 }
 
-// unique returns a function that records an error for a value that was there before, and says whether it was.
+// unique returns a function that records an error for a value that was there before, and
+// says whether it was.
 func (k *checker) unique(what, cure string) func(key, value string) bool {
 	first := map[string]string{}
 	return func(key, value string) bool {
@@ -164,8 +166,8 @@ func (k *checker) knownBrands(given Name) string {
 	return suggest(string(given), names)
 }
 
-// listenAddress looks at the address of a listener, and whether one before it has taken it. A wildcard takes the port of every
-// address: package net listens on both families then.
+// listenAddress looks at the address of a listener, and whether one before it has taken it.
+// A wildcard takes the port of every address: package net listens on both families then.
 func (k *checker) listenAddress(i int) {
 	key := child(element("listeners", i), "address")
 	ip, port, ok := listenIP(k.Listeners[i].Address)
@@ -194,7 +196,8 @@ func listenIP(a Address) (ip netip.Addr, port int, ok bool) {
 	return ip, a.Port, ok
 }
 
-// routes looks whether each brand that a client can reach has a backend, and whether what is there is used.
+// routes looks whether each brand that a client can reach has a backend, and whether what
+// is there is used.
 func (k *checker) routes() {
 	for _, p := range Protocols {
 		listens := slices.ContainsFunc(k.Listeners, func(l Listener) bool { return l.Protocol == p })
@@ -217,7 +220,8 @@ func (k *checker) routes() {
 	}
 }
 
-// masters looks whether the customer's credential is checked before a master logs in on his behalf, and at a backend that looks at it.
+// masters looks whether the customer's credential is checked before a master logs in on his
+// behalf, and at a backend that looks at it.
 func (k *checker) masters(brand *Brand) {
 	for _, b := range k.allBackends() {
 		if b.Master == nil || k.Backend(brand, b.protocol) != b.Backend {
@@ -281,8 +285,9 @@ func (k *checker) backend(b placedBackend) {
 	}
 }
 
-// isInside says whether nobody but the provider can be expected on the way to an address. Of a name with dots that cannot be said
-// without asking the DNS, except for those under .internal, which is reserved for this.
+// isInside says whether nobody but the provider can be expected on the way to an address.
+// Of a name with dots that cannot be said without asking the DNS, except for those under
+// .internal, which is reserved for this.
 func isInside(a Address) bool {
 	if ip, ok := a.IP(); ok {
 		return ip.IsLoopback() || ip.IsPrivate() || ip.IsLinkLocalUnicast()

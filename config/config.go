@@ -1,29 +1,35 @@
-// Package config is the configuration file mailreeve.yaml: its types, defaults, checks, JSON Schema and example.
+// Package config is the configuration file mailreeve.yaml: its types, defaults, checks,
+// JSON Schema and example.
 //
-// [Load] reads a file and refuses what is not right in itself: unknown and repeated keys, wrong types, unknown words, numbers out
-// of bounds. [Config.Check] then looks at what the values say together and at the files that they name. Both tell
-// every problem that they find, with file, line, column, key and cure. A configuration that both accept can
-// be put in force without a question left; so a reload is Load, Check, and the swap of one pointer.
+// [Load] reads a file and refuses what is not right in itself: unknown and repeated keys,
+// wrong types, unknown words, numbers out of bounds. [Config.Check] then looks at what the
+// values say together and at the files that they name. Both tell every problem that they
+// find, with file, line, column, key and cure. A configuration that both accept can be put
+// in force without a question left; so a reload is Load, Check, and the swap of one
+// pointer.
 //
-// The `yaml`, `doc`, `default`, `min` and `max` tags of the types are all that is written down about a key. The decoder works by
-// them, and the files mailreeve.v1.schema.json and mailreeve.example.yaml are made from them; a test compares.
-// [Decode], [Schema] and [Example] know nothing of this file, so that the policy file is read by the same ones.
+// The `yaml`, `doc`, `default`, `min` and `max` tags of the types are all that is written
+// down about a key. The decoder works by them, and the files mailreeve.v1.schema.json and
+// mailreeve.example.yaml are made from them; a test compares. [Decode], [Schema] and
+// [Example] know nothing of this file, so that a policy file can be read by the same ones.
 //
 // # Standards
 //
-// YAML 1.2, of which anchors, tags, merge keys and several documents are left out; JSON Schema 2020-12. Floors of timeouts are those of
-// RFC 9051 section 5.4, RFC 1939 section 3 and RFC 5321 section 4.5.3.2.7, each named at its key.
+// YAML 1.2, of which anchors, tags, merge keys and several documents are left out; JSON
+// Schema 2020-12. Floors of timeouts are those of RFC 9051 section 5.4, RFC 1939 section 3
+// and RFC 5321 section 4.5.3.2.7, each named at its key.
 //
 // # Roads not taken
 //
-// The YAML library can decode into structs itself and refuse unknown keys, but its errors know no key and no cure, and
-// it takes "yes" for a bool and 010 for 8. Validation by the JSON Schema would say only that some pattern does not match; the
-// schema is for editors.
+// The YAML library can decode into structs itself and refuse unknown keys, but its errors
+// know no key and no cure, and it takes "yes" for a bool and 010 for 8. Validation by the
+// JSON Schema would say only that some pattern does not match; the schema is for editors.
 //
-// There is no inclusion of other files, no environment variable and no template in the file: what is in force is what can be read.
+// There is no inclusion of other files, no environment variable and no template in the
+// file: what is in force is what can be read.
 //
-// Zero never means "no limit": a limit that is left out has its default, and 0 is out of bounds, because whoever takes a
-// limit away should have to say how high he wants it.
+// Zero never means "no limit": a limit that is left out has its default, and 0 is out of
+// bounds, because whoever takes a limit away should have to say how high he wants it.
 package config
 
 import (
@@ -57,24 +63,24 @@ type Config struct {
 
 // Brand is one set of host names, texts and help pages.
 type Brand struct {
-	Name     Name                  `yaml:"name" required:"true" example:"example" doc:"Name of the brand in policies and events."`
+	Name     Name                  `yaml:"name" required:"true" example:"example" doc:"Name of the brand in events."`
 	Language Language              `yaml:"language" default:"de" doc:"Language of refusals."`
 	Help     HelpURL               `yaml:"help" required:"true" example:"https://help.example.org/mail" doc:"Help page that refusals name. An https address in ASCII of at most 60 characters."`
 	Hosts    map[Protocol][]Host   `yaml:"hosts" required:"true" example:"{ imap: [imap.example.org], pop3: [pop.example.org], submission: [smtp.example.org] }" doc:"Canonical host names by protocol, the recommended one first. A protocol may be left out, a name may serve several protocols, but it belongs to one brand only."`
-	Legacy   []Pattern             `yaml:"legacy" off:"[mail.example.org, '*.old.example.org']" doc:"Old host names that clients may still use: whole names, or *.suffix."`
+	Legacy   []Pattern             `yaml:"legacy" off:"[mail.example.org, '*.old.example.org']" doc:"Old host names of this brand: whole names, or *.suffix. Whoever logs in under one is refused in the words of this brand."`
 	Ports    map[Protocol]Port     `yaml:"ports" off:"{ imap: 993, pop3: 995, submission: 465 }" doc:"Ports of implicit TLS that refusals name. Default: 993, 995 and 465."`
 	Backends map[Protocol]*Backend `yaml:"backends" off:"{ imap: { addresses: ['10.0.1.5:143'], tls: off } }" doc:"Backends of this brand alone, in the form of the backends below; a protocol that is left out here is taken from there."`
 }
 
 // Listener is a socket and its protocol.
 type Listener struct {
-	Name          Name           `yaml:"name" off:"imap-993" doc:"Name of the listener in policies and events; unique. Default: protocol and port, like imap-993."`
+	Name          Name           `yaml:"name" off:"imap-993" doc:"Name of the listener in events; unique. Default: protocol and port, like imap-993."`
 	Address       Address        `yaml:"address" required:"true" example:"':993'" doc:"IP address and port; without an address, all of this machine."`
 	Protocol      Protocol       `yaml:"protocol" required:"true" example:"imap" doc:"What clients speak here."`
-	TLS           ListenerTLS    `yaml:"tls" required:"true" example:"implicit" doc:"How encryption begins. With starttls the policy says what becomes of clients that do not begin it."`
+	TLS           ListenerTLS    `yaml:"tls" required:"true" example:"implicit" doc:"How encryption begins. With starttls, logins of clients that do not begin it are refused."`
 	Brand         Name           `yaml:"brand" off:"example" doc:"Brand of clients that send no host name, or one of no brand. Default: the first brand."`
 	ProxyProtocol []netip.Prefix `yaml:"proxy_protocol" off:"[10.0.0.0/24]" doc:"Networks, of load balancers, that must send a PROXY header (version 1 or 2) first. Nobody else may."`
-	WrongPort     WrongPort      `yaml:"wrong_port" off:"serve" doc:"For tls: starttls only: what becomes of a client that begins TLS at once, because it is set to SSL. Default: serve."`
+	WrongPort     WrongPort      `yaml:"wrong_port" off:"serve" doc:"For tls: starttls only: what becomes of a client that begins TLS at once, because it is set to SSL. serve: it is served as on a port of implicit TLS; off: it is not understood. Default: serve."`
 }
 
 // Certificates says where certificates come from.
@@ -97,9 +103,9 @@ type Backend struct {
 	Pins           []Pin         `yaml:"pins" off:"['sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=']" doc:"SHA-256 of public keys, of which the certificate must have one. So a successor can be named in advance."`
 	Verify         Verify        `yaml:"verify" default:"full" doc:"How the certificate is checked. full: chain, name, and one of the pins if there are any; pins: one of the pins only; none: not at all."`
 	ConnectTimeout time.Duration `yaml:"connect_timeout" default:"5s" min:"100ms" max:"2m" doc:"Time for the connection to one address."`
-	LoginTimeout   time.Duration `yaml:"login_timeout" default:"30s" min:"1s" max:"5m" doc:"Time for the greeting, for TLS, and for each reply until the login is done."`
+	LoginTimeout   time.Duration `yaml:"login_timeout" default:"30s" min:"1s" max:"5m" doc:"Time for greeting, TLS and login together."`
 	Forward        []Forward     `yaml:"forward" off:"[id]" doc:"How the backend learns the client's address. proxy: PROXY header version 2; id: IMAP ID, imap only; xclient: pop3 and submission only. Default: not at all."`
-	Master         *Master       `yaml:"master" off:"{ user: proxy, password_file: master.secret, check: imap }" doc:"Log in as this user by SASL PLAIN, with the customer as authorization identity, once the customer's own credential was good at another backend. Default: with the customer's own credential."`
+	Master         *Master       `yaml:"master" off:"{ user: proxy, password_file: master.secret, check: imap }" doc:"Log in as this user on the customer's behalf (SASL PLAIN, the customer as authorization identity), once the customer's own credential was good at another backend. Default: log in with the customer's own credential."`
 }
 
 // Master is a user who may log in as any customer.
@@ -113,14 +119,14 @@ type Master struct {
 type Limits struct {
 	Connections      int           `yaml:"connections" default:"20000" min:"1" max:"10000000" doc:"Sessions in total."`
 	PerAddress       int           `yaml:"per_address" default:"100" min:"1" max:"10000000" doc:"Sessions from one IPv4 address or one IPv6 /64. Whole offices come from one address."`
-	HandshakeTimeout time.Duration `yaml:"handshake_timeout" default:"30s" min:"1s" max:"5m" doc:"Time for the TLS handshake."`
+	HandshakeTimeout time.Duration `yaml:"handshake_timeout" default:"30s" min:"1s" max:"5m" doc:"Time for the TLS handshake, and for a PROXY header."`
 	LoginTimeout     time.Duration `yaml:"login_timeout" default:"3m" min:"10s" max:"30m" doc:"Time from the connection to the login. Dovecot gives 3m."`
-	BadCommands      int           `yaml:"bad_commands" default:"10" min:"1" max:"1000" doc:"Commands that are unknown or out of place before the session ends."`
-	Logins           int           `yaml:"logins" default:"10" min:"1" max:"1000" doc:"Logins refused before the session ends. Thunderbird makes three for one wrong password."`
+	BadCommands      int           `yaml:"bad_commands" default:"10" min:"1" max:"1000" doc:"Commands that are unknown or out of place until the session ends."`
+	Logins           int           `yaml:"logins" default:"10" min:"1" max:"1000" doc:"Logins that are refused until the session ends. Thunderbird makes three for one wrong password."`
 	Line             Size          `yaml:"line" default:"8KiB" min:"512B" max:"1MiB" doc:"One command line. RFC 5321 section 4.5.3.1.4 asks for 512B at least, RFC 7162 section 4 advises 8KiB for IMAP."`
 	Literal          Size          `yaml:"literal" default:"4KiB" min:"256B" max:"1MiB" doc:"One IMAP literal before login. RFC 7888 section 5 has 4KiB for LITERAL-."`
 	Token            Size          `yaml:"token" default:"12KiB" min:"1KiB" max:"1MiB" doc:"One line of a SASL exchange. RFC 4954 section 4 has 12KiB."`
-	Memory           Size          `yaml:"memory" default:"64KiB" min:"4KiB" max:"16MiB" doc:"What a session may hold in all before login."`
+	Memory           Size          `yaml:"memory" default:"64KiB" min:"4KiB" max:"16MiB" doc:"One command before login, with all its literals."`
 	Idle             Idle          `yaml:"idle" doc:"Silence after the login that ends a session."`
 }
 
@@ -151,7 +157,7 @@ type Drain struct {
 // Events says where events go.
 type Events struct {
 	File string        `yaml:"file" default:"events.jsonl" doc:"File of the events, in JSON lines."`
-	Keep time.Duration `yaml:"keep" default:"7d" min:"1h" max:"3650d" doc:"Age at which events are deleted. There is no forever, because events are about people."`
+	Keep time.Duration `yaml:"keep" default:"7d" min:"1h" max:"3650d" doc:"Age at which events are deleted, a day's file at a time. There is no forever, because events are about people."`
 }
 
 // Log says what the operators' log is like.
@@ -160,8 +166,8 @@ type Log struct {
 	Format Format `yaml:"format" default:"console" doc:"console is for people, json for machines."`
 }
 
-// Load reads a configuration file. If the file can be read but is wrong, the error is [Problems]. What the values say together
-// is left to [Config.Check].
+// Load reads a configuration file. If the file can be read but is wrong, the error is
+// [Problems]. What the values say together is left to [Config.Check].
 func Load(path string) (*Config, error) {
 	data, err := readFile(path, maxFile)
 	if err != nil {
@@ -170,7 +176,8 @@ func Load(path string) (*Config, error) {
 	return Parse(path, data)
 }
 
-// Parse is [Load] for a file that is already read; its name goes into problems, and its directory is where relative paths begin.
+// Parse is [Load] for a file that is already read; its name goes into problems, and its
+// directory is where relative paths begin.
 func Parse(name string, data []byte) (*Config, error) {
 	c := new(Config)
 	var problems Problems
@@ -260,8 +267,8 @@ func (c *Config) Backend(b *Brand, p Protocol) *Backend {
 	return c.Backends[p]
 }
 
-// Password reads the master user's password: the file without its final line break. It fails if others than the owner have
-// rights to the file. The caller must not print it.
+// Password reads the master user's password: the file without its final line break. It
+// fails if others than the owner have rights to the file. The caller must not print it.
 func (m *Master) Password() (string, error) {
 	info, err := os.Stat(m.PasswordFile)
 	if err != nil {
@@ -282,7 +289,8 @@ func (m *Master) Password() (string, error) {
 	return password, nil
 }
 
-// readFile reads a file of at most the given size, or a byte more of a larger one, by which it can be told.
+// readFile reads a file of at most the given size, or a byte more of a larger one, by which
+// it can be told.
 func readFile(path string, most int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {

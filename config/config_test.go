@@ -15,9 +15,10 @@ import (
 	"mailreeve/certs"
 )
 
-// A file in testdata holds cases: a title after "=== ", a configuration, a line of dashes, and what is told of it. In parse.txt
-// that is the error of Parse. In check.txt it is what Check tells; top-level keys that the case leaves out are added
-// at its end from base, and the names of files are those that TestCheck makes.
+// A file in testdata holds cases: a title after "=== ", a configuration, a line of dashes,
+// and what is told of it. In parse.txt that is the error of Parse. In check.txt it is what
+// Check tells; top-level keys that the case leaves out are added at its end from base, and
+// the names of files are those that TestCheck makes.
 const (
 	titleMark = "=== "
 	dashes    = "--------\n"
@@ -222,7 +223,8 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-// A configuration that a program made has problems without places, and certificates are not dated without a date.
+// A configuration that a program made has problems without places, and certificates are not
+// dated without a date.
 func TestCheckWithoutFile(t *testing.T) {
 	dir := t.TempDir()
 	fixtures(t, dir)
@@ -278,7 +280,8 @@ func TestPassword(t *testing.T) {
 	}
 }
 
-// FuzzParse looks for files that make Parse panic, or for which it finds fault at a place outside them.
+// FuzzParse looks for files that make Parse panic, or for which it finds fault at a place
+// outside them.
 func FuzzParse(f *testing.F) {
 	for _, file := range []string{"parse.txt", "check.txt"} {
 		data, err := os.ReadFile(filepath.Join("testdata", file))

@@ -19,14 +19,15 @@ import (
 	"go.yaml.in/yaml/v4/plugin/loaderlimits"
 )
 
-// Bounds of a file. The longest known, a policy with an exception for each of some ten thousand accounts, is a tenth of it.
+// Bounds of a file. The longest known, a policy with an exception for each of some ten
+// thousand accounts, is a tenth of it.
 const (
 	maxFile  = 16 << 20
 	maxDepth = 32
 )
 
-// enum is a string type with a closed set of values. It is told by its method, so that other packages can have enums without
-// importing this one.
+// enum is a string type with a closed set of values. It is told by its method, so that
+// other packages can have enums without importing this one.
 type enum interface{ Values() []string }
 
 // cured is an error that knows what to do about it. It is told by its method as well.
@@ -35,15 +36,19 @@ type cured interface {
 	Cure() string
 }
 
-// Decode reads a strict YAML file into the struct that into points to, and reports every problem that it finds, not only the
-// first; if one is an error, the struct is of no use. Keys are those of the `yaml` tags; unknown and
-// repeated keys are refused, and so are anchors, aliases, merge keys, type tags and a second document: a file says each thing once, where it
-// applies. Fields may be structs, pointers, lists, maps with string keys, strings, bools, integers, [time.Duration] (with d for days),
-// [netip.Prefix], string types with a method Values() []string that lists all values, and anything that
-// implements [encoding.TextUnmarshaler]; an error of that may have a method Cure() string.
+// Decode reads a strict YAML file into the struct that into points to, and reports every
+// problem that it finds, not only the first; if one is an error, the struct is of no use.
+// Keys are those of the `yaml` tags; unknown and repeated keys are refused, and so are
+// anchors, aliases, merge keys, type tags and a second document: a file says each thing
+// once, where it applies. Fields may be structs, pointers, lists, maps with string keys,
+// strings, bools, integers, [time.Duration] (with d for days), [netip.Prefix], string types
+// with a method Values() []string that lists all values, and anything that implements
+// [encoding.TextUnmarshaler]; an error of that may have a method Cure() string.
 //
-// A key that is left out gets the value of the tag `default`, or else the zero value; with the tag `required:"true"` it is a problem. The
-// tags `min` and `max` bound a number, written as in the file. The tags `doc`, `example` and `more` are for [Schema] and [Example].
+// A key that is left out gets the value of the tag `default`, or else the zero value; with
+// the tag `required:"true"` it is a problem. The tags `min` and `max` bound a number,
+// written as in the file. The tags `doc`, `example` and `more` are for [Schema] and
+// [Example].
 func Decode(name string, data []byte, into any) (*Source, Problems) {
 	d := &decoder{src: &Source{File: name, places: map[string]place{"": {1, 1}}}}
 	if root := d.parse(data); root != nil {
@@ -116,7 +121,8 @@ func (d *decoder) syntax(err error) {
 	d.failAt(at, "", "not valid YAML: "+message, "look at indentation, brackets and quotes on this line and above")
 }
 
-// notText finds the first byte that is not UTF-8, or a control character, which YAML does not allow.
+// notText finds the first byte that is not UTF-8, or a control character, which YAML does
+// not allow.
 func notText(data []byte) (at place, bad bool) {
 	at = place{1, 1}
 	for len(data) > 0 {
@@ -241,8 +247,8 @@ func (d *decoder) dictionary(key string, n *yaml.Node, v reflect.Value) {
 	})
 }
 
-// members calls each for every key of a mapping and its value, and returns the keys. Keys that are no strings, or repeated,
-// are problems.
+// members calls each for every key of a mapping and its value, and returns the keys. Keys
+// that are no strings, or repeated, are problems.
 func (d *decoder) members(key string, n *yaml.Node, each func(name string, at, value *yaml.Node)) map[string]bool {
 	given := map[string]bool{}
 	lines := map[string]int{}
@@ -272,7 +278,8 @@ func (d *decoder) list(key string, n *yaml.Node, v reflect.Value) {
 	}
 }
 
-// scalar decodes a single value. What YAML takes for a number or a date is not silently a string: 1.10 would be 1.1 to another reader.
+// scalar decodes a single value. What YAML takes for a number or a date is not silently a
+// string: 1.10 would be 1.1 to another reader.
 func (d *decoder) scalar(key string, n *yaml.Node, v reflect.Value) {
 	tag := n.ShortTag()
 	if !isText(v.Type()) {
@@ -295,9 +302,10 @@ func (d *decoder) scalar(key string, n *yaml.Node, v reflect.Value) {
 	}
 }
 
-// bounds holds a value against the tags of its field: required, min and max.
+// bounds holds a value against the tags of its field: required, default, min and
+// max. What must be there, or has a default, is not empty.
 func (d *decoder) bounds(key string, n *yaml.Node, f field, v reflect.Value) {
-	if f.required && isEmpty(v) {
+	if (f.required || f.def != "") && isEmpty(v) {
 		d.fail(n, key, "it is empty", "write it "+f.like())
 	}
 	if !v.CanInt() {
@@ -349,7 +357,8 @@ var (
 	prefixType   = reflect.TypeFor[netip.Prefix]()
 )
 
-// isText says whether values of the type are written as text with a form of its own, which setText knows.
+// isText says whether values of the type are written as text with a form of its own, which
+// setText knows.
 func isText(t reflect.Type) bool {
 	return t == durationType || t.Implements(reflect.TypeFor[enum]()) ||
 		reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]())

@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// Example makes a commented file of a struct type, which names every key with what it means and its default. Keys that most files
-// leave out are commented out. schema is the name of the schema file, for editors.
+// Example makes a commented file of a struct type, which names every key with what it means
+// and its default. Keys that most files leave out are commented out. schema is the name of
+// the schema file, for editors.
 func Example(schema, title string, of any) []byte {
 	e := new(example)
 	e.line(0, "# yaml-language-server: $schema="+schema)

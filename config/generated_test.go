@@ -56,7 +56,8 @@ func examples(t testing.TB) map[string][]byte {
 	return map[string][]byte{"as it is": data, "every key": append(data[:head:head], commentedOut.ReplaceAll(data[head:], []byte("$1$2"))...)}
 }
 
-// TestExample decodes the example, which must be right in every respect but for the files that it names.
+// TestExample decodes the example, which must be right in every respect but for the files
+// that it names.
 func TestExample(t *testing.T) {
 	ca, err := certs.NewAuthority("Test authority")
 	if err != nil {

@@ -28,7 +28,8 @@ type Problem struct {
 	Cure     string // what to do; may be empty
 }
 
-// String prints the problem as "file:line:column: key: message; cure", leaving out what is not known and marking a warning.
+// String prints the problem as "file:line:column: key: message; cure", leaving out what is
+// not known and marking a warning.
 func (p Problem) String() string {
 	var b strings.Builder
 	if p.File != "" {
@@ -51,7 +52,8 @@ func (p Problem) String() string {
 	return b.String()
 }
 
-// Problems are all problems of a file, in the order of their places. As an error they print one per line.
+// Problems are all problems of a file, in the order of their places. As an error they print
+// one per line.
 type Problems []Problem
 
 // Error prints one problem per line.
@@ -94,7 +96,8 @@ type Source struct {
 // place is a position in the file, both from 1.
 type place struct{ line, column int }
 
-// Problem makes a problem of the value with this key. If the file leaves it out, the place is that of what it belongs to.
+// Problem makes a problem of the value with this key. If the file leaves it out, the place
+// is that of what it belongs to.
 func (s *Source) Problem(severity Severity, key, message, cure string) Problem {
 	p := Problem{Severity: severity, File: s.File, Key: key, Message: message, Cure: cure}
 	for up := key; ; up = parent(up) {

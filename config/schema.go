@@ -59,8 +59,9 @@ func (f field) like() string {
 // described is a type that says itself how its values are written. It is told by its method.
 type described interface{ JSONSchema() map[string]any }
 
-// Schema makes the JSON Schema of a struct type, which editors use while a file is written. It says less than the decoder: what it
-// refuses is wrong, what it accepts need not be right. id is the name of the schema file.
+// Schema makes the JSON Schema of a struct type, which editors use while a file is written.
+// It says less than the decoder: what it refuses is wrong, what it accepts need not be
+// right. id is the name of the schema file.
 func Schema(id, title string, of any) ([]byte, error) {
 	s := &schema{defs: map[string]any{}}
 	root := s.object(reflect.TypeOf(of))
@@ -130,8 +131,6 @@ func (s *schema) value(t reflect.Type) map[string]any {
 		return map[string]any{"type": "string", "pattern": "^([0-9]+d)?([0-9.]+(ms|s|m|h))*$"}
 	case t == prefixType:
 		return map[string]any{"type": "string", "pattern": "^[0-9A-Fa-f.:]+/[0-9]+$"}
-	case isText(t) && t.Kind() == reflect.Slice:
-		return map[string]any{"anyOf": []any{map[string]any{"type": "string"}, s.list(t)}}
 	case isText(t):
 		return map[string]any{"type": "string"}
 	}

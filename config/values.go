@@ -31,8 +31,8 @@ var Protocols = []Protocol{IMAP, POP3, Submission}
 // Values lists the protocols.
 func (Protocol) Values() []string { return []string{"imap", "pop3", "submission"} }
 
-// The ways to TLS: never, after a command (RFC 2595, RFC 3207), or from the first byte (RFC 8314 section 3). They have no type
-// because [ListenerTLS] and [BackendTLS] share them.
+// The ways to TLS: never, after a command (RFC 2595, RFC 3207), or from the first byte (RFC
+// 8314 section 3). They have no type because [ListenerTLS] and [BackendTLS] share them.
 const (
 	Off      = "off"
 	STARTTLS = "starttls"
@@ -78,8 +78,9 @@ func (Language) Values() []string { return []string{"de", "en"} }
 // Verify says how a backend proves what it is.
 type Verify string
 
-// The proofs. VerifyFull asks for a chain to a trusted root and the right name, and, if there are pins, for one of the pins as
-// well. VerifyPins asks for one of the pins and nothing else, so it suits self-signed certificates. VerifyNone asks for nothing.
+// The proofs. VerifyFull asks for a chain to a trusted root and the right name, and, if
+// there are pins, for one of the pins as well. VerifyPins asks for one of the pins and
+// nothing else, so it suits self-signed certificates. VerifyNone asks for nothing.
 const (
 	VerifyFull Verify = "full"
 	VerifyPins Verify = "pins"
@@ -92,8 +93,9 @@ func (Verify) Values() []string { return []string{"full", "pins", "none"} }
 // Forward is a way to tell the backend where the client is.
 type Forward string
 
-// The ways: the PROXY header version 2 before all else; the IMAP command ID (RFC 2971) with Dovecot's x-originating-ip and
-// others; the command XCLIENT of Postfix, which Dovecot takes in POP3 as well.
+// The ways: the PROXY header version 2 before all else; the IMAP command ID (RFC 2971) with
+// Dovecot's x-originating-ip and others; the command XCLIENT of Postfix, which Dovecot
+// takes in POP3 as well.
 const (
 	ForwardProxy   Forward = "proxy"
 	ForwardID      Forward = "id"
@@ -177,7 +179,8 @@ func (Port) JSONSchema() map[string]any {
 	return map[string]any{"type": "integer", "minimum": 1, "maximum": 65535}
 }
 
-// Name is what brands and listeners are called in events and policies: letters, digits, dots, dashes and underscores.
+// Name is what brands and listeners are called in events and policies: letters, digits,
+// dots, dashes and underscores.
 type Name string
 
 // UnmarshalText reads a name.
@@ -190,8 +193,9 @@ func (n *Name) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Host is a host name in lower case without final dot (RFC 1123 section 2.1). Names outside ASCII are written in their ASCII
-// form (RFC 5890 section 2.3.2.1), as they are on the wire. The last label is not a number (RFC 3696 section 2).
+// Host is a host name in lower case without final dot (RFC 1123 section 2.1). Names outside
+// ASCII are written in their ASCII form (RFC 5890 section 2.3.2.1), as they are on the
+// wire. The last label is not a number (RFC 3696 section 2).
 type Host string
 
 // UnmarshalText reads a host name.
@@ -217,7 +221,8 @@ func (h *Host) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Pattern is a host name, or *.suffix for every name that ends in .suffix, however many labels it has in front.
+// Pattern is a host name, or *.suffix for every name that ends in .suffix, however many
+// labels it has in front.
 type Pattern string
 
 // UnmarshalText reads a pattern.
@@ -232,14 +237,6 @@ func (p *Pattern) UnmarshalText(text []byte) error {
 		*p = "*." + *p
 	}
 	return nil
-}
-
-// Match says whether a host name, folded, is one that the pattern means.
-func (p Pattern) Match(host string) bool {
-	if suffix, wild := strings.CutPrefix(string(p), "*"); wild {
-		return len(host) > len(suffix) && strings.HasSuffix(host, suffix)
-	}
-	return host == string(p)
 }
 
 // Address is a host and a port.
@@ -279,8 +276,8 @@ func (a Address) IP() (netip.Addr, bool) {
 	return ip.Unmap(), err == nil
 }
 
-// Pin is the SHA-256 of a certificate's SubjectPublicKeyInfo (RFC 7469 section 2.4), written sha256/ and base64. It stays the
-// same when a certificate is renewed with its key.
+// Pin is the SHA-256 of a certificate's SubjectPublicKeyInfo (RFC 7469 section 2.4),
+// written sha256/ and base64. It stays the same when a certificate is renewed with its key.
 type Pin [sha256.Size]byte
 
 // PinOf is the pin of a certificate.
@@ -300,11 +297,13 @@ func (p *Pin) UnmarshalText(text []byte) error {
 // String is the form in the file.
 func (p Pin) String() string { return "sha256/" + base64.StdEncoding.EncodeToString(p[:]) }
 
-// HelpURL is the address of a help page, short enough to be read out and to fit into a reply of every protocol.
+// HelpURL is the address of a help page, short enough to be read out and to fit into a
+// reply of every protocol.
 type HelpURL string
 
-// maxHelp leaves room for a sentence before the address. A reply line of POP3 or SMTP has 512 bytes (RFC 1939 section 3, RFC 5321
-// section 4.5.3.1.5), but mail programs show less of it.
+// maxHelp leaves room for a sentence before the address. A reply line of POP3 or SMTP has
+// 512 bytes (RFC 1939 section 3, RFC 5321 section 4.5.3.1.5), but mail programs show less
+// of it.
 const maxHelp = 60
 
 // UnmarshalText reads the address of a help page.

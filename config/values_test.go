@@ -8,25 +8,13 @@ import (
 )
 
 func TestPattern(t *testing.T) {
-	for _, test := range []struct {
-		pattern, host string
-		want          bool
-	}{
-		{"imap.example.org", "imap.example.org", true},
-		{"Imap.example.org.", "imap.example.org", true},
-		{"imap.example.org", "a.imap.example.org", false},
-		{"*.example.org", "imap.example.org", true},
-		{"*.example.org", "a.b.example.org", true},
-		{"*.example.org", "example.org", false},
-		{"*.example.org", ".example.org", false},
-		{"*.example.org", "imap.badexample.org", false},
+	for text, want := range map[string]Pattern{
+		"imap.example.org": "imap.example.org", "Imap.example.org.": "imap.example.org",
+		"*.example.org": "*.example.org", "*.Example.org.": "*.example.org",
 	} {
 		var p Pattern
-		if err := p.UnmarshalText([]byte(test.pattern)); err != nil {
-			t.Fatal(err)
-		}
-		if p.Match(test.host) != test.want {
-			t.Errorf("%s, %s: not %v", test.pattern, test.host, test.want)
+		if err := p.UnmarshalText([]byte(text)); err != nil || p != want {
+			t.Errorf("%s: %q, %v", text, p, err)
 		}
 	}
 }
