@@ -20,7 +20,7 @@ type Front struct {
 	// protocol's programs take any failure of the login for a wrong password.
 	Upfront bool
 
-	// Room is how many characters of a sentence programs show; 0: all of them.
+	// Room is how many characters of a refusal programs show; 0: all of them.
 	Room int
 
 	// Goodbye is what an idle relayed client is told when the proxy shuts
@@ -34,14 +34,17 @@ type Front struct {
 	// wire has its deadline already.
 	Dial func(*Wire, Origin) Peer
 
-	// Watch returns a reader of what the client says in the first moments of
-	// the relay, or nil. It is read-only, gets at most a few KiB and returns
-	// true when it has seen enough.
+	// Watch begins to read along what the client says after its login; nil where
+	// nothing of it matters. What it returns is called in the session's
+	// goroutine before the bytes go on, must neither change nor keep them, and
+	// returns true when it has seen enough. It calls found with an IMAP ID.
 	Watch func(found func(map[string]string)) func([]byte) (done bool)
 }
 
 // Dialogue talks to one client up to its login. It decides nothing: it turns
-// bytes into Requests and refusals into bytes of its protocol.
+// bytes into Requests and refusals into bytes of its protocol. One goroutine uses
+// it; it may block, and does not close the wire. After an error only Bye and
+// Client are called.
 type Dialogue interface {
 	// Greet writes the greeting.
 	Greet() error
@@ -62,15 +65,18 @@ type Dialogue interface {
 	// Upgrade says that TLS is up. Everything heard in clear is forgotten.
 	Upgrade(Advert)
 
-	// Bye says why the connection ends.
+	// Bye says why the connection ends, in place of the greeting too. Where the
+	// protocol has no word for it, it says nothing.
 	Bye(Refusal) error
 
 	// Client returns what the client said of itself so far.
 	Client() Software
 }
 
-// Peer speaks as a client on a backend's wire. Each step's error is about the
-// backend, never the customer, but for a [*Rejection] from Login.
+// Peer speaks as a client on a backend's wire: its steps in this order, of
+// StartTLS, Offer and Login those that are wanted. One goroutine uses it; it may
+// block until the wire's deadline, and does not close the wire. An error is about
+// the backend, never the customer, but for a [*Rejection] from Login.
 type Peer interface {
 	// Greeting reads the backend's greeting.
 	Greeting() error
@@ -81,7 +87,8 @@ type Peer interface {
 	Offer() (Offer, error)
 	// Login forwards facts and logs in. The reply is for the client.
 	Login(Request) (Reply, error)
-	// Quit ends a conversation that is not needed further.
+	// Quit takes leave of a backend that is not needed further, without waiting
+	// for the answer.
 	Quit()
 }
 
@@ -103,7 +110,15 @@ type Origin struct {
 	Software Software
 	Forward  bool    // send it in the protocol's own way: ID, XCLIENT
 	Header   bool    // a PROXY header has told the address already
-	Master   *Master // log in as this user on the customer's behalf
+	Master   *Master // log in as this user on the customer's behalf; nil: as the customer
+}
+
+// Transport is how Dovecot and Postfix have the client's way to us named.
+func (o Origin) Transport() string {
+	if o.TLS != "" {
+		return "TLS"
+	}
+	return "insecure"
 }
 
 // Master is a user of the backend that may log in as any other (SASL authzid,
@@ -145,7 +160,7 @@ type Request struct {
 	Authzid string // authorization identity, where one was given
 	Secret  Secret // the password, or a bearer mechanism's whole response
 	Exposed bool   // with Chosen: the client has sent a secret already
-	Warned  bool   // with StartTLS: the client asked in clear what is offered, and Advert.Quiet is for it
+	Warned  bool   // with StartTLS: the client asked in clear for what tells it Advert.Refusal
 }
 
 // Secret is a password or a token. It prints as ***.
@@ -166,7 +181,8 @@ func (Secret) MarshalText() ([]byte, error) { return []byte("***"), nil }
 // Reveal returns the secret, for the backend's wire alone.
 func (s Secret) Reveal() string { return string(s) }
 
-// Reply is what the backend said to a login, byte for byte, line ends included.
+// Reply is what the backend said to a login that it took, byte for byte, line ends
+// included.
 type Reply []byte
 
 // Advert is what a dialogue may offer.
@@ -180,13 +196,13 @@ type Advert struct {
 	// Refusal is set where no login can succeed here whatever the account:
 	// some protocols can say so before one is tried.
 	Refusal *Refusal
-	// Quiet is set where a client from there has asked in clear what is offered
-	// and gone on to STARTTLS: it need not be warned of what it does not do.
+	// Quiet is set where a client from the same place was Warned lately and went
+	// on to STARTTLS: it is not warned again of what it does not do.
 	Quiet bool
 }
 
-// Class says what kind of refusal it is. Each front has one table that turns it
-// into codes.
+// Class says what kind of refusal it is. Each front has one table, codes, that
+// turns it into its protocol's own.
 type Class uint8
 
 const (
@@ -200,11 +216,11 @@ const (
 	LimitReached                   // too many of something
 	Misspoken                      // not this protocol, or too much of it
 	TooLate                        // it took too long
-	ShuttingDown
-	PlainOnTLS // plaintext on a port of implicit TLS
+	ShuttingDown                   // the proxy ends
+	PlainOnTLS                     // plaintext on a port of implicit TLS
 )
 
-// refusedWords are the classes that answer a login, as an event names them.
+// refusedWords are the classes that answer a request, in an event's field "refused".
 var refusedWords = map[Class]string{
 	PolicyDeny: "policy", PolicyTemp: "policy_for_now", NeedLogin: "login_needed", BadMech: "mechanism",
 	BadCredential: "credential", NoAccess: "no_access", Unavailable: "unavailable",
@@ -213,7 +229,7 @@ var refusedWords = map[Class]string{
 // Refusal has two faces: Class, Text and Code for the peer, Err for the log.
 type Refusal struct {
 	Class     Class
-	Text      string // one line of printable ASCII
+	Text      string // one line, made by CleanText
 	Code      string // the backend's own code, where the front passes it on
 	Challenge []byte // a bearer mechanism's error challenge (RFC 7628 section 3.2.2)
 	Verified  bool   // the backend has confirmed the credential
