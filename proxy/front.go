@@ -1,8 +1,10 @@
 package proxy
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // Front is one protocol: a record without state. The engine is given its
@@ -136,6 +138,11 @@ func (m Master) Format(s fmt.State, _ rune) { fmt.Fprintf(s, "master user %q", m
 type Software struct {
 	ID    map[string]string // IMAP ID
 	Hello string            // argument of EHLO or HELO
+}
+
+// name is what to call it: name and version, or what it greets with.
+func (s Software) name() string {
+	return cmp.Or(strings.TrimSpace(s.ID["name"]+" "+s.ID["version"]), s.Hello)
 }
 
 // Kind is what a request wants.

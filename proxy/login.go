@@ -220,6 +220,7 @@ func (s *session) identify(req Request) {
 	}
 	s.learn(policy.UserForm, form)
 	s.learn(policy.Domain, domain)
+	s.learn(policy.Client, s.talk.Client().name())
 }
 
 // enter logs in at a backend. Where that one knows only a master, the

@@ -463,14 +463,13 @@ func (s *session) finish(end *Ending) {
 // the strings of strangers; the event's encoder escapes them.
 func (s *session) describe(soft Software) {
 	e := &s.event
-	if e.ClientID == nil && len(soft.ID) > 0 {
+	if e.ClientID != nil {
+		soft.ID = e.ClientID // said behind the login
+	}
+	if len(soft.ID) > 0 {
 		e.ClientID = soft.ID
 	}
-	e.Hello = soft.Hello
-	e.Client = strings.TrimSpace(e.ClientID["name"] + " " + e.ClientID["version"])
-	if e.Client == "" {
-		e.Client = soft.Hello
-	}
+	e.Hello, e.Client = soft.Hello, soft.name()
 }
 
 // leaving reports whether a shutdown has spoken.
