@@ -48,6 +48,9 @@ var Front = &proxy.Front{
 	Watch: watch,
 }
 
+// mark is what a SASL challenge stands behind (RFC 9051 section 7.6).
+const mark = "+ "
+
 // dialogue speaks with one client.
 type dialogue struct {
 	wire    *proxy.Wire
@@ -71,8 +74,100 @@ func (d *dialogue) Greet() error {
 	return d.wire.Say("* OK [CAPABILITY " + d.capabilities() + "] " + d.advert.Hostname + " ready.\r\n")
 }
 
-// mark is what a SASL challenge stands behind (RFC 9051 section 7.6).
-const mark = "+ "
+// Next reads commands until one wants a decision.
+func (d *dialogue) Next() (proxy.Request, error) {
+	if c := d.pending; c != nil {
+		d.pending = nil
+		if r, err := d.credential(c); err != nil || r.Kind != 0 {
+			return r, err
+		}
+	}
+	for {
+		c, err := d.read()
+		if err != nil {
+			return proxy.Request{}, err
+		}
+		r, err := d.obey(c)
+		if err != nil || r.Kind != 0 {
+			return r, err
+		}
+	}
+}
+
+// obey answers a command, or returns the request that it is.
+func (d *dialogue) obey(c *command) (proxy.Request, error) {
+	none := proxy.Request{}
+	switch c.name {
+	case "ID": // RFC 2971: answered always, it must never cost a client its login
+		return none, d.identify(c)
+	case "LOGIN": // RFC 9051 section 6.2.3
+		d.pending = c
+		return proxy.Request{Kind: proxy.Chosen, Token: c.tag, Mech: policy.UserPass, Exposed: !c.waits()}, nil
+	case "AUTHENTICATE": // RFC 9051 section 6.2.2
+		mech, initial, secret := proxy.SplitAuth(c.rest)
+		if mech == "" {
+			break
+		}
+		c.mech, c.rest = mech, initial
+		d.pending = c
+		return proxy.Request{Kind: proxy.Chosen, Token: c.tag, Mech: mech, Exposed: secret}, nil
+	}
+	// All others want no argument here; a literal must not be read as commands.
+	if err := d.skip(c); err != nil {
+		return none, err
+	}
+	switch c.name {
+	case "CAPABILITY": // RFC 9051 section 6.1.1
+		return none, d.capability(c)
+	case "NOOP": // RFC 9051 section 6.1.2
+		return none, d.ok(c, "NOOP completed.")
+	case "LOGOUT": // RFC 9051 section 6.1.3
+		if err := d.wire.Say("* BYE Logging out.\r\n" + c.tag + " OK LOGOUT completed.\r\n"); err != nil {
+			return none, err
+		}
+		return none, proxy.Quit
+	case "ENABLE": // RFC 5161 section 3.1
+		return none, d.wire.Say("* ENABLED\r\n" + c.tag + " OK Nothing was enabled before the login.\r\n")
+	case "STARTTLS": // RFC 9051 section 6.2.1
+		if d.advert.Secure {
+			return none, d.wrong(c, "TLS is on already.")
+		}
+		if c.rest != "" {
+			return none, d.wrong(c, "STARTTLS wants no argument.")
+		}
+		return proxy.Request{Kind: proxy.StartTLS, Token: c.tag, Warned: d.asked}, nil
+	case "AUTHENTICATE":
+		return none, d.wrong(c, "AUTHENTICATE wants the name of a mechanism.")
+	}
+	return none, d.wrong(c, "Please log in first.")
+}
+
+// identify answers ID with our name and keeps the client's fields.
+func (d *dialogue) identify(c *command) error {
+	s := scanner{d: d, c: c}
+	s.trim()
+	id, err := s.id()
+	if _, ok := err.(syntaxError); err != nil && !ok {
+		return err
+	}
+	if err := d.skip(c); err != nil {
+		return err
+	}
+	if len(id) > 0 {
+		d.id = id
+	}
+	return d.wire.Say(fmt.Sprintf("* ID (\"name\" \"Mailreeve\")\r\n%s OK ID completed.\r\n", c.tag))
+}
+
+// capability answers CAPABILITY, in clear with the refusal that awaits a login.
+func (d *dialogue) capability(c *command) error {
+	alert := ""
+	d.asked = true
+	if d.advert.Refusal != nil && !d.advert.Quiet {
+		alert = d.alert(d.advert.Refusal.Text)
+	}
+	return d.wire.Say(alert + "* CAPABILITY " + d.capabilities() + "\r\n" + c.tag + " OK CAPABILITY completed.\r\n")
+}
 
 // passed are the capabilities of a backend that mean the same before the login
 // and bring no command of their own there.
@@ -100,94 +195,6 @@ func (d *dialogue) capabilities() string {
 		caps = append(caps, "AUTH="+mech)
 	}
 	return strings.Join(caps, " ")
-}
-
-// Next reads commands until one wants a decision.
-func (d *dialogue) Next() (proxy.Request, error) {
-	if c := d.pending; c != nil {
-		d.pending = nil
-		if r, err := d.credential(c); err != nil || r.Kind != 0 {
-			return r, err
-		}
-	}
-	for {
-		c, err := d.read()
-		if err != nil {
-			return proxy.Request{}, err
-		}
-		r, err := d.obey(c)
-		if err != nil || r.Kind != 0 {
-			return r, err
-		}
-	}
-}
-
-// obey answers a command, or returns the request that it is.
-func (d *dialogue) obey(c *command) (proxy.Request, error) {
-	switch c.name {
-	case "ID": // RFC 2971: answered always, it must never cost a client its login
-		return proxy.Request{}, d.identify(c)
-	case "LOGIN": // RFC 9051 section 6.2.3
-		d.pending = c
-		return proxy.Request{Kind: proxy.Chosen, Token: c.tag, Mech: policy.UserPass, Exposed: !c.waits()}, nil
-	case "AUTHENTICATE": // RFC 9051 section 6.2.2
-		mech, initial, secret := proxy.SplitAuth(c.rest)
-		if mech == "" {
-			break
-		}
-		c.mech, c.rest = mech, initial
-		d.pending = c
-		return proxy.Request{Kind: proxy.Chosen, Token: c.tag, Mech: mech, Exposed: secret}, nil
-	}
-	// All others want no argument here; a literal must not be read as commands.
-	if err := d.skip(c); err != nil {
-		return proxy.Request{}, err
-	}
-	switch c.name {
-	case "CAPABILITY": // RFC 9051 section 6.1.1
-		return proxy.Request{}, d.capability(c)
-	case "NOOP": // RFC 9051 section 6.1.2
-		return proxy.Request{}, d.ok(c, "NOOP completed.")
-	case "LOGOUT": // RFC 9051 section 6.1.3
-		if err := d.wire.Say("* BYE Logging out.\r\n" + c.tag + " OK LOGOUT completed.\r\n"); err != nil {
-			return proxy.Request{}, err
-		}
-		return proxy.Request{}, proxy.Quit
-	case "ENABLE": // RFC 5161 section 3.1
-		return proxy.Request{}, d.wire.Say("* ENABLED\r\n" + c.tag + " OK Nothing was enabled before the login.\r\n")
-	case "STARTTLS": // RFC 9051 section 6.2.1
-		if d.advert.Secure {
-			return proxy.Request{}, d.wrong(c, "TLS is on already.")
-		}
-		if c.rest != "" {
-			return proxy.Request{}, d.wrong(c, "STARTTLS wants no argument.")
-		}
-		return proxy.Request{Kind: proxy.StartTLS, Token: c.tag, Warned: d.asked}, nil
-	case "AUTHENTICATE":
-		return proxy.Request{}, d.wrong(c, "AUTHENTICATE wants the name of a mechanism.")
-	}
-	return proxy.Request{}, d.wrong(c, "Please log in first.")
-}
-
-func (d *dialogue) ok(c *command, text string) error {
-	return d.wire.Say(c.tag + " OK " + text + "\r\n")
-}
-
-// wrong answers a command that cannot be obeyed, and counts it.
-func (d *dialogue) wrong(c *command, text string) error {
-	if err := d.wire.Say(c.tag + " BAD " + text + "\r\n"); err != nil {
-		return err
-	}
-	return d.limits.Strike(&d.bad)
-}
-
-func (d *dialogue) capability(c *command) error {
-	alert := ""
-	d.asked = true
-	if d.advert.Refusal != nil && !d.advert.Quiet {
-		alert = d.alert(d.advert.Refusal.Text)
-	}
-	return d.wire.Say(alert + "* CAPABILITY " + d.capabilities() + "\r\n" + c.tag + " OK CAPABILITY completed.\r\n")
 }
 
 // alert is what a person sees at any time (RFC 9051 section 7.1), once a session.
@@ -304,19 +311,15 @@ func (d *dialogue) Bye(ref proxy.Refusal) error {
 // Client returns the fields of the client's ID.
 func (d *dialogue) Client() proxy.Software { return proxy.Software{ID: d.id} }
 
-// identify answers ID with our name and keeps the client's fields.
-func (d *dialogue) identify(c *command) error {
-	s := scanner{d: d, c: c}
-	s.trim()
-	id, err := s.id()
-	if _, ok := err.(syntaxError); err != nil && !ok {
+// ok answers a command that was obeyed.
+func (d *dialogue) ok(c *command, text string) error {
+	return d.wire.Say(c.tag + " OK " + text + "\r\n")
+}
+
+// wrong answers a command that cannot be obeyed, and counts it.
+func (d *dialogue) wrong(c *command, text string) error {
+	if err := d.wire.Say(c.tag + " BAD " + text + "\r\n"); err != nil {
 		return err
 	}
-	if err := d.skip(c); err != nil {
-		return err
-	}
-	if len(id) > 0 {
-		d.id = id
-	}
-	return d.wire.Say(fmt.Sprintf("* ID (\"name\" \"Mailreeve\")\r\n%s OK ID completed.\r\n", c.tag))
+	return d.limits.Strike(&d.bad)
 }

@@ -6,7 +6,7 @@
 // Done: the AUTHORIZATION state of POP3 (RFC 1939) with USER, PASS and QUIT;
 // CAPA and RESP-CODES (RFC 2449), STLS (RFC 2595), AUTH (RFC 5034), SYS/TEMP,
 // SYS/PERM and AUTH (RFC 3206), OAUTHBEARER (RFC 7628). NOOP is answered before
-// the login, where the RFC does not have it: monitors send it.
+// the login too.
 //
 // Not done: APOP, so the greeting has no timestamp (Thunderbird tries APOP
 // where there is one, offered or not); UTF8 and LANG (RFC 6856), which a client
@@ -68,16 +68,6 @@ func parse(line string) *command {
 // Greet says little: no timestamp, which would invite APOP.
 func (d *dialogue) Greet() error { return d.ok(d.advert.Hostname + " ready.") }
 
-func (d *dialogue) ok(text string) error { return d.wire.Say("+OK " + text + "\r\n") }
-
-// wrong answers a command that cannot be obeyed, and counts it.
-func (d *dialogue) wrong(text string) error {
-	if err := d.wire.Say("-ERR " + text + "\r\n"); err != nil {
-		return err
-	}
-	return d.limits.Strike(&d.bad)
-}
-
 // Next reads commands until one wants a decision.
 func (d *dialogue) Next() (proxy.Request, error) {
 	if c := d.pending; c != nil {
@@ -100,58 +90,52 @@ func (d *dialogue) Next() (proxy.Request, error) {
 
 // obey answers a command, or returns the request that it is.
 func (d *dialogue) obey(c *command) (proxy.Request, error) {
+	none := proxy.Request{}
 	switch c.name {
 	case "CAPA": // RFC 2449 section 5
-		return proxy.Request{}, d.wire.Say("+OK Capability list follows.\r\n" + strings.Join(d.capabilities(), "\r\n") + "\r\n.\r\n")
-	case "NOOP":
-		return proxy.Request{}, d.ok("Nothing done.")
+		return none, d.wire.Say("+OK Capability list follows.\r\n" + strings.Join(d.capabilities(), "\r\n") + "\r\n.\r\n")
+	case "NOOP": // RFC 1939 section 5 has it after the login; monitors send it before
+		return none, d.ok("Nothing done.")
 	case "QUIT": // RFC 1939 section 5
 		if err := d.ok("Bye."); err != nil {
-			return proxy.Request{}, err
+			return none, err
 		}
-		return proxy.Request{}, proxy.Quit
+		return none, proxy.Quit
 	case "STLS": // RFC 2595 section 4
 		if d.advert.Secure {
-			return proxy.Request{}, d.wrong("TLS is on already.")
+			return none, d.wrong("TLS is on already.")
 		}
 		return proxy.Request{Kind: proxy.StartTLS}, nil
 	case "USER": // RFC 1939 section 7
 		d.user = ""
 		var r proxy.Request
 		if r.SetPassword(strings.TrimSpace(c.rest), "") != nil {
-			return proxy.Request{}, d.wrong("USER wants a mailbox name.")
+			return none, d.wrong("USER wants a mailbox name.")
 		}
 		d.pending = c
 		return proxy.Request{Kind: proxy.Chosen, Mech: policy.UserPass, User: r.User}, nil
 	case "PASS":
-		d.pending = c
 		if d.user != "" {
-			return d.credential(d.take())
+			return d.credential(c)
 		}
 		// Nobody asked for it, but it may be a password and in clear.
+		d.pending = c
 		return proxy.Request{Kind: proxy.Chosen, Mech: policy.UserPass, Exposed: c.rest != ""}, nil
-	case "APOP": // a digest that only the backend could check
+	case "APOP": // RFC 1939 section 7: a digest that only the backend could check
 		d.pending = c
 		return proxy.Request{Kind: proxy.Chosen, Mech: "APOP"}, nil
 	case "AUTH": // RFC 5034 section 4
 		if strings.TrimSpace(c.rest) == "" { // the form of its draft, which lists the mechanisms; still sent
-			return proxy.Request{}, d.wire.Say("+OK\r\n" + strings.Join(append(slices.Clip(d.advert.Mechs), "."), "\r\n") + "\r\n")
+			return none, d.wire.Say("+OK\r\n" + strings.Join(append(slices.Clip(d.advert.Mechs), "."), "\r\n") + "\r\n")
 		}
 		var secret bool
 		if c.mech, c.initial, secret = proxy.SplitAuth(c.rest); c.mech == "" {
-			return proxy.Request{}, d.wrong("AUTH wants the name of a mechanism.")
+			return none, d.wrong("AUTH wants the name of a mechanism.")
 		}
 		d.pending = c
 		return proxy.Request{Kind: proxy.Chosen, Mech: c.mech, Exposed: secret}, nil
 	}
-	return proxy.Request{}, d.wrong("Unknown command.")
-}
-
-// take returns the pending command and forgets it.
-func (d *dialogue) take() *command {
-	c := d.pending
-	d.pending = nil
-	return c
+	return none, d.wrong("Unknown command.")
 }
 
 // passed are the capabilities of a backend that a client may know before its login.
@@ -188,7 +172,7 @@ func (d *dialogue) credential(c *command) (proxy.Request, error) {
 	case "USER":
 		d.user = strings.TrimSpace(c.rest)
 		return proxy.Request{}, d.ok("Send your password.")
-	case "PASS":
+	case "PASS": // RFC 1939 section 7
 		user := d.user
 		d.user = ""
 		if user == "" {
@@ -264,3 +248,14 @@ func (d *dialogue) Bye(ref proxy.Refusal) error {
 
 // Client returns nothing: a POP3 client does not say what it is.
 func (d *dialogue) Client() proxy.Software { return proxy.Software{} }
+
+// ok answers a command that was obeyed.
+func (d *dialogue) ok(text string) error { return d.wire.Say("+OK " + text + "\r\n") }
+
+// wrong answers a command that cannot be obeyed, and counts it.
+func (d *dialogue) wrong(text string) error {
+	if err := d.wire.Say("-ERR " + text + "\r\n"); err != nil {
+		return err
+	}
+	return d.limits.Strike(&d.bad)
+}

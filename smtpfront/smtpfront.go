@@ -82,35 +82,6 @@ func (d *dialogue) Greet() error {
 	return d.say(220, smtp.NoEnhancedCode, d.advert.Hostname+" ESMTP ready")
 }
 
-// say writes a reply of one line.
-func (d *dialogue) say(code int, enhanced smtp.EnhancedCode, text string) error {
-	return d.wire.Say(format(&smtp.SMTPError{Code: code, EnhancedCode: enhanced, Message: text}))
-}
-
-// format writes a reply as it goes over the wire (RFC 5321 section 4.2.1, RFC 2034 section 4).
-func format(r *smtp.SMTPError) string {
-	if r.EnhancedCode == smtp.NoEnhancedCode {
-		return fmt.Sprintf("%d %s\r\n", r.Code, r.Message)
-	}
-	return fmt.Sprintf("%d %d.%d.%d %s\r\n", r.Code, r.EnhancedCode[0], r.EnhancedCode[1], r.EnhancedCode[2], r.Message)
-}
-
-// Enhanced status codes (RFC 3463, RFC 5248).
-var (
-	fine         = smtp.EnhancedCode{2, 0, 0}
-	badSequence  = smtp.EnhancedCode{5, 5, 1}
-	badSyntax    = smtp.EnhancedCode{5, 5, 2}
-	badArguments = smtp.EnhancedCode{5, 5, 4}
-)
-
-// wrong answers a command that cannot be obeyed, and counts it.
-func (d *dialogue) wrong(code int, enhanced smtp.EnhancedCode, text string) error {
-	if err := d.say(code, enhanced, text); err != nil {
-		return err
-	}
-	return d.limits.Strike(&d.bad)
-}
-
 // Next reads commands until one wants a decision.
 func (d *dialogue) Next() (proxy.Request, error) {
 	if c := d.pending; c != nil {
@@ -180,7 +151,7 @@ func (d *dialogue) obey(c *command) (proxy.Request, error) {
 			return none, err
 		}
 		return none, d.wrong(503, badSequence, "MAIL comes first")
-	case "RCPT", "DATA":
+	case "RCPT", "DATA": // RFC 5321 section 4.1.4
 		return none, d.wrong(503, badSequence, "MAIL comes first")
 	}
 	return none, d.wrong(500, badSyntax, "Unknown command")
@@ -218,6 +189,7 @@ func (d *dialogue) greeted(c *command) error {
 // those that end here, and those that would let it speak in our name.
 var own = map[string]bool{"STARTTLS": true, "AUTH": true, "XCLIENT": true, "XFORWARD": true}
 
+// extensions lists what is really offered now.
 func (d *dialogue) extensions() []string {
 	var lines []string
 	for _, line := range d.advert.Extensions {
@@ -253,10 +225,10 @@ func (d *dialogue) swallow(c *command) error {
 	return err
 }
 
-// credential leads a SASL exchange up to the credential (RFC 4954 section 4).
-// Without a request and an error the client has been answered.
+// credential reads the credential of a command that was not refused. Without a
+// request and an error the client has been answered and the dialogue goes on.
 func (d *dialogue) credential(c *command) (proxy.Request, error) {
-	r := proxy.Request{Kind: proxy.Login, Mech: c.mech}
+	r := proxy.Request{Kind: proxy.Login, Mech: c.mech} // RFC 4954 section 4
 	switch err := d.wire.Exchange(mark, c.initial, d.limits, &r); {
 	case errors.Is(err, proxy.ErrCancelled):
 		return proxy.Request{}, d.wrong(501, smtp.EnhancedCode{5, 7, 0}, "AUTH cancelled")
@@ -284,21 +256,6 @@ var codes = map[proxy.Class]smtp.SMTPError{
 	proxy.PlainOnTLS:    {Code: 554, EnhancedCode: smtp.EnhancedCode{5, 7, 0}},
 }
 
-// answer is the reply to a request. A policy refusal reads differently where it
-// comes: at MAIL, where programs show it, 450 and 550; at AUTH over TLS it can
-// only be about the mechanism (534, RFC 4954 section 6).
-func (d *dialogue) answer(atMail bool, ref proxy.Refusal) string {
-	a := codes[ref.Class]
-	switch {
-	case ref.Class == proxy.PolicyTemp && atMail:
-		a = smtp.SMTPError{Code: 450, EnhancedCode: smtp.EnhancedCode{4, 7, 0}}
-	case ref.Class == proxy.PolicyDeny && !atMail && d.advert.Secure:
-		a = smtp.SMTPError{Code: 534, EnhancedCode: smtp.EnhancedCode{5, 7, 9}}
-	}
-	a.Message = ref.Text
-	return format(&a)
-}
-
 // Refuse answers a login, a chosen mechanism or a MAIL without login. A login
 // that was good and that policy refuses is accepted: programs show no text
 // before MAIL, and ask for a password instead.
@@ -314,6 +271,21 @@ func (d *dialogue) Refuse(r proxy.Request, ref proxy.Refusal) error {
 		}
 	}
 	return d.wire.Say(d.answer(r.Token == "MAIL", ref))
+}
+
+// answer is the reply to a request. A policy refusal reads differently where it
+// comes: at MAIL, where programs show it, 450 and 550; at AUTH over TLS it can
+// only be about the mechanism (534, RFC 4954 section 6).
+func (d *dialogue) answer(atMail bool, ref proxy.Refusal) string {
+	a := codes[ref.Class]
+	switch {
+	case ref.Class == proxy.PolicyTemp && atMail:
+		a = smtp.SMTPError{Code: 450, EnhancedCode: smtp.EnhancedCode{4, 7, 0}}
+	case ref.Class == proxy.PolicyDeny && !atMail && d.advert.Secure:
+		a = smtp.SMTPError{Code: 534, EnhancedCode: smtp.EnhancedCode{5, 7, 9}}
+	}
+	a.Message = ref.Text
+	return format(&a)
 }
 
 // deny answers MAIL after such a login.
@@ -353,3 +325,32 @@ func (d *dialogue) Bye(ref proxy.Refusal) error {
 
 // Client returns the argument of EHLO.
 func (d *dialogue) Client() proxy.Software { return proxy.Software{Hello: d.hello} }
+
+// say answers a command, in one line.
+func (d *dialogue) say(code int, enhanced smtp.EnhancedCode, text string) error {
+	return d.wire.Say(format(&smtp.SMTPError{Code: code, EnhancedCode: enhanced, Message: text}))
+}
+
+// wrong answers a command that cannot be obeyed, and counts it.
+func (d *dialogue) wrong(code int, enhanced smtp.EnhancedCode, text string) error {
+	if err := d.say(code, enhanced, text); err != nil {
+		return err
+	}
+	return d.limits.Strike(&d.bad)
+}
+
+// format writes a reply as it goes over the wire (RFC 5321 section 4.2.1, RFC 2034 section 4).
+func format(r *smtp.SMTPError) string {
+	if r.EnhancedCode == smtp.NoEnhancedCode {
+		return fmt.Sprintf("%d %s\r\n", r.Code, r.Message)
+	}
+	return fmt.Sprintf("%d %d.%d.%d %s\r\n", r.Code, r.EnhancedCode[0], r.EnhancedCode[1], r.EnhancedCode[2], r.Message)
+}
+
+// Enhanced status codes (RFC 3463, RFC 5248).
+var (
+	fine         = smtp.EnhancedCode{2, 0, 0}
+	badSequence  = smtp.EnhancedCode{5, 5, 1}
+	badSyntax    = smtp.EnhancedCode{5, 5, 2}
+	badArguments = smtp.EnhancedCode{5, 5, 4}
+)
