@@ -179,7 +179,7 @@ func TestForwardedIDIsBounded(t *testing.T) {
 		for i := range maxIDFields {
 			p.origin.Software.ID[fmt.Sprintf("key%02d", i)] = strings.Repeat(`"`, size)
 		}
-		line := p.id()
+		line := p.forward()
 		if len(line) > 3<<10 {
 			t.Errorf("%d bytes of values make %d", size, len(line))
 		}

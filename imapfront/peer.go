@@ -33,20 +33,7 @@ type peer struct {
 	origin proxy.Origin
 	caps   []string // upper case; nil: not known
 	tags   int
-	sent   []string // what was sent of the credential, to be kept out of logs
-}
-
-// clean makes what the backend said fit for a log. Some repeat a command that
-// they did not understand, password and all: such a text is withheld whole,
-// since stars in a well-known sentence would tell what stood there. Secrets of
-// less than four bytes stand in any text and cannot be looked for.
-func (p *peer) clean(text string) string {
-	for _, secret := range p.sent {
-		if len(secret) >= 4 && strings.Contains(text, secret) {
-			return "(withheld: it repeats the credential)"
-		}
-	}
-	return proxy.CleanText(text)
+	sent   []string // secrets that the backend was told, not to be repeated in a log
 }
 
 // Greeting wants OK: PREAUTH would be somebody else's login, BYE is a no.
@@ -61,26 +48,6 @@ func (p *peer) Greeting() error {
 	}
 	p.learn(string(line[len(ok):]))
 	return nil
-}
-
-// learn takes the capabilities from a response code (RFC 9051 section 7.1).
-func (p *peer) learn(text string) {
-	if list, ok := strings.CutPrefix(strings.ToUpper(text), "[CAPABILITY "); ok {
-		list, _, _ = strings.Cut(list, "]")
-		p.caps = strings.Fields(list)
-	}
-}
-
-func (p *peer) has(c imap.Cap) bool { return slices.Contains(p.caps, strings.ToUpper(string(c))) }
-
-// tag makes a tag that is not the client's.
-func (p *peer) tag(not string) string {
-	for {
-		p.tags++
-		if tag := fmt.Sprintf("reeve%d", p.tags); !strings.EqualFold(tag, not) {
-			return tag
-		}
-	}
 }
 
 // StartTLS asks for TLS (RFC 9051 section 6.2.1); capabilities are then unknown.
@@ -117,6 +84,185 @@ func (p *peer) Offer() (proxy.Offer, error) {
 	return o, nil
 }
 
+// Login forwards the facts and logs in with the client's own tag, so that the
+// backend's reply, capability list and all, is the client's reply.
+func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
+	if err := p.ask(); err != nil {
+		return nil, err
+	}
+	if r.Token == "" {
+		r.Token = p.tag("")
+	}
+	// ID first and in one write with the login: only the first ID counts at
+	// Dovecot, and its answer need not be waited for.
+	id, idTag := "", ""
+	if p.origin.Forward && p.has(imap.CapID) && p.origin.Client.IsValid() {
+		idTag = p.tag(r.Token)
+		id = idTag + " " + p.forward() + "\r\n"
+	}
+	login, more, err := p.login(r)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.wire.Say(id + login + "\r\n"); err != nil {
+		return nil, err
+	}
+	if id != "" {
+		if _, err := p.await(idTag, nil); err != nil {
+			return nil, err
+		}
+	}
+	var challenge []byte
+	answer, err := p.await(r.Token, func(text string) (string, error) {
+		if say, ok := more(); ok {
+			return say, nil
+		}
+		if !proxy.IsBearer(r.Mech) || challenge != nil || p.origin.Master != nil {
+			return "", fmt.Errorf("the backend asked for more: %q", p.clean(text))
+		}
+		var err error
+		challenge, err = base64.StdEncoding.DecodeString(text) // a bearer mechanism's error
+		return proxy.BearerDummy(r.Mech), err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if answer.status != "OK" {
+		return nil, p.rejection(answer, challenge)
+	}
+	return append(answer.untagged, answer.line+"\r\n"...), nil
+}
+
+// Quit takes its leave without waiting for the answer.
+func (p *peer) Quit() { p.wire.Say(p.tag("") + " LOGOUT\r\n") }
+
+// login composes the command, and a source of what the backend asks for
+// behind it.
+func (p *peer) login(r proxy.Request) (command string, more func() (string, bool), err error) {
+	queue := func(parts ...string) func() (string, bool) {
+		return func() (string, bool) {
+			if len(parts) == 0 {
+				return "", false
+			}
+			next := parts[0]
+			parts = parts[1:]
+			return next, true
+		}
+	}
+	user, password := r.User, r.Secret.Reveal()
+	quoted := quote(password)
+	mech, encoded, must := proxy.Response(r, p.origin.Master)
+	p.sent = []string{encoded, password, quoted[1 : len(quoted)-1]}
+	switch {
+	case must:
+	case p.has("AUTH=PLAIN") && (r.Mech != policy.UserPass || p.has(imap.CapLoginDisabled)):
+	case p.has(imap.CapLoginDisabled):
+		return "", nil, errors.New("the backend offers neither LOGIN nor AUTH=PLAIN on this connection")
+	default:
+		if quotable(user) && quotable(password) {
+			return r.Token + " LOGIN " + quote(user) + " " + quoted, queue(), nil
+		}
+		// As literals, names and passwords of any bytes pass (RFC 9051 section 4.3).
+		if p.has(imap.CapLiteralPlus) || p.has(imap.CapLiteralMinus) && max(len(user), len(password)) <= literalMinus {
+			return fmt.Sprintf("%s LOGIN {%d+}\r\n%s {%d+}\r\n%s", r.Token, len(user), user, len(password), password), queue(), nil
+		}
+		return fmt.Sprintf("%s LOGIN {%d}", r.Token, len(user)),
+			queue(fmt.Sprintf("%s {%d}", user, len(password)), password), nil
+	}
+	if !p.has(imap.Cap("AUTH=" + mech)) {
+		// It would say NO, which looks like a wrong password.
+		return "", nil, fmt.Errorf("the backend does not offer AUTH=%s on this connection", mech)
+	}
+	if p.has(imap.CapSASLIR) && len(encoded) <= initialResponse {
+		return r.Token + " AUTHENTICATE " + mech + " " + encoded, queue(), nil
+	}
+	return r.Token + " AUTHENTICATE " + mech, queue(encoded), nil
+}
+
+// quotable reports whether a string may be quoted (RFC 9051 section 9: QUOTED-CHAR).
+func quotable(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] >= 0x7f {
+			return false
+		}
+	}
+	return len(s) <= 1024 // servers bound quoted strings, and not all tell
+}
+
+// quote makes a quoted string of one that is quotable.
+func quote(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+}
+
+// forward is the ID command that tells Dovecot of the client (its imap-login knows
+// these keys from peers in login_trusted_networks). What the client said of
+// itself goes along, but for the keys that would speak in our name.
+func (p *peer) forward() string {
+	o := p.origin
+	fields := []string{
+		"x-originating-ip", o.Client.Addr().String(), "x-originating-port", fmt.Sprint(o.Client.Port()),
+		"x-connected-ip", o.Server.Addr().String(), "x-connected-port", fmt.Sprint(o.Server.Port()),
+		"x-session-id", o.Session, "x-client-transport", o.Transport(),
+		"x-proxy-ttl", fmt.Sprint(proxy.TTL),
+	}
+	if o.SNI != "" {
+		fields = append(fields, "x-connected-name", o.SNI)
+	}
+	keys := make([]string, 0, len(o.Software.ID))
+	for key := range o.Software.ID {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	for _, key := range keys {
+		if value := o.Software.ID[key]; !strings.HasPrefix(key, "x-") && quotable(key) && quotable(value) {
+			fields = append(fields, key, value)
+		}
+	}
+	fields = fields[:min(len(fields), 2*maxIDFields)]
+	line := "ID ("
+	for i := 0; i < len(fields); i += 2 {
+		if field := quote(fields[i]) + " " + quote(fields[i+1]) + " "; len(line)+len(field) <= backendID {
+			line += field
+		}
+	}
+	return strings.TrimSuffix(line, " ") + ")"
+}
+
+// access are the codes that say something of the account other than a wrong
+// password; they are passed on (RFC 5530 section 3).
+var access = []imap.ResponseCode{imap.ResponseCodeAuthorizationFailed, imap.ResponseCodeExpired,
+	imap.ResponseCodeContactAdmin, imap.ResponseCodeLimit, imap.ResponseCodeInUse, imap.ResponseCodeNoPerm}
+
+// rejection says what a NO or BAD means.
+func (p *peer) rejection(r response, challenge []byte) *proxy.Rejection {
+	no := &proxy.Rejection{Class: proxy.Unavailable, Text: p.clean(r.status + " " + r.text), Challenge: challenge}
+	if r.status != "NO" {
+		return no // BAD: the backend did not understand us
+	}
+	code := ""
+	if list, ok := strings.CutPrefix(r.text, "["); ok {
+		list, _, _ = strings.Cut(list, "]")
+		code, _, _ = strings.Cut(strings.ToUpper(list), " ")
+	}
+	switch {
+	case code == "", code == string(imap.ResponseCodeAuthenticationFailed):
+		no.Class = proxy.BadCredential // a bare NO behind a credential means it
+	case slices.Contains(access, imap.ResponseCode(code)):
+		no.Class, no.Code = proxy.NoAccess, code
+	}
+	return no
+}
+
+// learn takes the capabilities from a response code (RFC 9051 section 7.1).
+func (p *peer) learn(text string) {
+	if list, ok := strings.CutPrefix(strings.ToUpper(text), "[CAPABILITY "); ok {
+		list, _, _ = strings.Cut(list, "]")
+		p.caps = strings.Fields(list)
+	}
+}
+
+func (p *peer) has(c imap.Cap) bool { return slices.Contains(p.caps, strings.ToUpper(string(c))) }
+
 // ask makes the capabilities known where the greeting had none.
 func (p *peer) ask() error {
 	if p.caps != nil {
@@ -133,8 +279,15 @@ func (p *peer) ask() error {
 	return err
 }
 
-// Quit takes its leave without waiting for the answer.
-func (p *peer) Quit() { p.wire.Say(p.tag("") + " LOGOUT\r\n") }
+// tag makes a tag that is not the client's.
+func (p *peer) tag(not string) string {
+	for {
+		p.tags++
+		if tag := fmt.Sprintf("reeve%d", p.tags); !strings.EqualFold(tag, not) {
+			return tag
+		}
+	}
+}
 
 // response is a tagged response and what came before it.
 type response struct {
@@ -197,183 +350,5 @@ func (p *peer) await(tag string, more func(text string) (string, error)) (respon
 	}
 }
 
-// Login forwards the facts and logs in with the client's own tag, so that the
-// backend's reply, capability list and all, is the client's reply.
-func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
-	if err := p.ask(); err != nil {
-		return nil, err
-	}
-	if r.Token == "" {
-		r.Token = p.tag("")
-	}
-	// ID first and in one write with the login: only the first ID counts at
-	// Dovecot, and its answer need not be waited for.
-	id, idTag := "", ""
-	if p.origin.Forward && p.has(imap.CapID) && p.origin.Client.IsValid() {
-		idTag = p.tag(r.Token)
-		id = idTag + " " + p.id() + "\r\n"
-	}
-	login, more, err := p.login(r)
-	if err != nil {
-		return nil, err
-	}
-	if err := p.wire.Say(id + login + "\r\n"); err != nil {
-		return nil, err
-	}
-	if id != "" {
-		if _, err := p.await(idTag, nil); err != nil {
-			return nil, err
-		}
-	}
-	var challenge []byte
-	answer, err := p.await(r.Token, func(text string) (string, error) {
-		if say, ok := more(); ok {
-			return say, nil
-		}
-		dummy, ok := dummies[r.Mech]
-		if !ok || challenge != nil || p.origin.Master != nil {
-			return "", fmt.Errorf("the backend asked for more: %q", p.clean(text))
-		}
-		var err error
-		challenge, err = base64.StdEncoding.DecodeString(text)
-		return dummy, err
-	})
-	if err != nil {
-		return nil, err
-	}
-	if answer.status != "OK" {
-		no := rejection(answer, challenge)
-		no.Text = p.clean(no.Text)
-		return nil, no
-	}
-	return append(answer.untagged, answer.line+"\r\n"...), nil
-}
-
-// dummies are the answers that a bearer mechanism wants when it tells its error
-// in a challenge (RFC 7628 section 3.2.3; Google's XOAUTH2: empty).
-var dummies = map[string]string{"OAUTHBEARER": "AQ==", "XOAUTH2": ""}
-
-// login composes the command, and a source of what the backend asks for
-// behind it.
-func (p *peer) login(r proxy.Request) (command string, more func() (string, bool), err error) {
-	queue := func(parts ...string) func() (string, bool) {
-		return func() (string, bool) {
-			if len(parts) == 0 {
-				return "", false
-			}
-			next := parts[0]
-			parts = parts[1:]
-			return next, true
-		}
-	}
-	user, password := r.User, r.Secret.Reveal()
-	mech, encoded := r.Mech, ""
-	switch {
-	case p.origin.Master != nil || r.Authzid != "":
-		mech, encoded = "PLAIN", proxy.PlainResponse(r, p.origin.Master)
-	case mech == "OAUTHBEARER" || mech == "XOAUTH2":
-		encoded = base64.StdEncoding.EncodeToString([]byte(password))
-	case p.has("AUTH=PLAIN") && (mech != policy.UserPass || p.has(imap.CapLoginDisabled)):
-		mech, encoded = "PLAIN", proxy.PlainResponse(r, nil)
-	case p.has(imap.CapLoginDisabled):
-		return "", nil, errors.New("the backend offers neither LOGIN nor AUTH=PLAIN on this connection")
-	}
-	quoted := quote(password)
-	p.sent = []string{encoded, password, quoted[1 : len(quoted)-1]}
-	if encoded == "" {
-		if quotable(user) && quotable(password) {
-			return r.Token + " LOGIN " + quote(user) + " " + quote(password), queue(), nil
-		}
-		// As literals, names and passwords of any bytes pass (RFC 9051 section 4.3).
-		if p.has(imap.CapLiteralPlus) || p.has(imap.CapLiteralMinus) && max(len(user), len(password)) <= literalMinus {
-			return fmt.Sprintf("%s LOGIN {%d+}\r\n%s {%d+}\r\n%s", r.Token, len(user), user, len(password), password), queue(), nil
-		}
-		return fmt.Sprintf("%s LOGIN {%d}", r.Token, len(user)),
-			queue(fmt.Sprintf("%s {%d}", user, len(password)), password), nil
-	}
-	if !p.has(imap.Cap("AUTH=" + mech)) {
-		// It would say NO, which looks like a wrong password.
-		return "", nil, fmt.Errorf("the backend does not offer AUTH=%s on this connection", mech)
-	}
-	if p.has(imap.CapSASLIR) && len(encoded) <= initialResponse {
-		return r.Token + " AUTHENTICATE " + mech + " " + encoded, queue(), nil
-	}
-	return r.Token + " AUTHENTICATE " + mech, queue(encoded), nil
-}
-
-// quotable reports whether a string may be quoted (RFC 9051 section 9: QUOTED-CHAR).
-func quotable(s string) bool {
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] >= 0x7f {
-			return false
-		}
-	}
-	return len(s) <= 1024
-}
-
-func quote(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
-}
-
-// id is the ID command that tells Dovecot of the client (its imap-login knows
-// these keys from peers in login_trusted_networks). What the client said of
-// itself goes along, but for the keys that would speak in our name.
-func (p *peer) id() string {
-	o := p.origin
-	transport := "insecure"
-	if o.TLS != "" {
-		transport = "TLS"
-	}
-	fields := []string{
-		"x-originating-ip", o.Client.Addr().String(), "x-originating-port", fmt.Sprint(o.Client.Port()),
-		"x-connected-ip", o.Server.Addr().String(), "x-connected-port", fmt.Sprint(o.Server.Port()),
-		"x-session-id", o.Session, "x-client-transport", transport,
-		"x-proxy-ttl", "6",
-	}
-	if o.SNI != "" {
-		fields = append(fields, "x-connected-name", o.SNI)
-	}
-	keys := make([]string, 0, len(o.Software.ID))
-	for key := range o.Software.ID {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	for _, key := range keys {
-		if value := o.Software.ID[key]; !strings.HasPrefix(key, "x-") && quotable(key) && quotable(value) {
-			fields = append(fields, key, value)
-		}
-	}
-	fields = fields[:min(len(fields), 2*maxIDFields)]
-	line := "ID ("
-	for i := 0; i < len(fields); i += 2 {
-		if field := quote(fields[i]) + " " + quote(fields[i+1]) + " "; len(line)+len(field) <= backendID {
-			line += field
-		}
-	}
-	return strings.TrimSuffix(line, " ") + ")"
-}
-
-// access are the codes that say something of the account other than a wrong
-// password; they are passed on (RFC 5530 section 3).
-var access = []imap.ResponseCode{imap.ResponseCodeAuthorizationFailed, imap.ResponseCodeExpired,
-	imap.ResponseCodeContactAdmin, imap.ResponseCodeLimit, imap.ResponseCodeInUse, imap.ResponseCodeNoPerm}
-
-// rejection says what a NO or BAD means.
-func rejection(r response, challenge []byte) *proxy.Rejection {
-	no := &proxy.Rejection{Class: proxy.Unavailable, Text: r.status + " " + r.text, Challenge: challenge}
-	if r.status != "NO" {
-		return no // BAD: the backend did not understand us
-	}
-	code := ""
-	if list, ok := strings.CutPrefix(r.text, "["); ok {
-		list, _, _ = strings.Cut(list, "]")
-		code, _, _ = strings.Cut(strings.ToUpper(list), " ")
-	}
-	switch {
-	case code == "", code == string(imap.ResponseCodeAuthenticationFailed):
-		no.Class = proxy.BadCredential // a bare NO behind a credential means it
-	case slices.Contains(access, imap.ResponseCode(code)):
-		no.Class, no.Code = proxy.NoAccess, code
-	}
-	return no
-}
+// clean makes what the backend said fit for a log.
+func (p *peer) clean(text string) string { return proxy.CleanTextBut(text, p.sent...) }

@@ -12,7 +12,7 @@ import (
 const (
 	// backendLine bounds a line of a backend. RFC 2449 section 4 has 512.
 	backendLine = 4 << 10
-	// backendLines bounds a list of a backend.
+	// backendLines bounds a list of a backend; the longest have some twenty lines.
 	backendLines = 100
 	// commandLine is the longest command (RFC 2449 section 4, RFC 5034 section
 	// 4), line end included; a longer initial response waits for the prompt.
@@ -24,25 +24,8 @@ type peer struct {
 	wire    *proxy.Wire
 	origin  proxy.Origin
 	xclient bool     // the backend trusts us to name the client
-	sent    []string // secrets that it was told, not to be repeated in a log
+	sent    []string // secrets that the backend was told, not to be repeated in a log
 }
-
-// reply reads one response line.
-func (p *peer) reply() (string, error) {
-	line, err := p.wire.Line(backendLine)
-	return string(line), err
-}
-
-// expect reads a response that must be good.
-func (p *peer) expect() (string, error) {
-	line, err := p.reply()
-	if err == nil && !good(line) {
-		err = fmt.Errorf("the backend said %q", proxy.CleanText(line))
-	}
-	return line, err
-}
-
-func good(line string) bool { return line == "+OK" || strings.HasPrefix(line, "+OK ") }
 
 // Greeting reads the banner; Dovecot marks there whom it trusts.
 func (p *peer) Greeting() error {
@@ -66,12 +49,12 @@ func (p *peer) Offer() (proxy.Offer, error) {
 	if err := p.wire.Say("CAPA\r\n"); err != nil {
 		return o, err
 	}
-	line, err := p.reply()
+	line, err := p.read()
 	if err != nil || !good(line) {
 		return o, err
 	}
 	for range backendLines {
-		if line, err = p.reply(); err != nil {
+		if line, err = p.read(); err != nil {
 			return o, err
 		}
 		if line == "." {
@@ -86,9 +69,6 @@ func (p *peer) Offer() (proxy.Offer, error) {
 	return o, errors.New("the backend's list of capabilities does not end")
 }
 
-// Quit takes its leave without waiting for the answer.
-func (p *peer) Quit() { p.wire.Say("QUIT\r\n") }
-
 // Login forwards the facts and logs in. Passwords go by USER and PASS, which
 // every server has; a token, or a login on behalf of another, by AUTH.
 func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
@@ -96,16 +76,10 @@ func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
 	if p.origin.Forward && p.xclient && p.origin.Client.IsValid() {
 		forward = p.forward() + "\r\n"
 	}
-	mech, encoded := "", ""
-	switch {
-	case p.origin.Master != nil || r.Authzid != "":
-		mech, encoded = "PLAIN", proxy.PlainResponse(r, p.origin.Master)
-	case proxy.IsBearer(r.Mech):
-		mech, encoded = r.Mech, base64.StdEncoding.EncodeToString([]byte(r.Secret.Reveal()))
-	}
-	p.sent = []string{r.Secret.Reveal(), encoded}
+	mech, encoded, must := proxy.Response(r, p.origin.Master)
+	p.sent = []string{encoded, r.Secret.Reveal()}
 	first := "USER " + r.User
-	if mech != "" {
+	if must {
 		first = "AUTH " + mech
 		if line := first + " " + encoded; len(line)+2 <= commandLine {
 			first, encoded = line, ""
@@ -119,15 +93,15 @@ func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
 			return nil, fmt.Errorf("naming the client by XCLIENT: %w", err)
 		}
 	}
-	if mech != "" {
+	if must {
 		return p.finish(mech, encoded)
 	}
-	line, err := p.reply()
+	line, err := p.read()
 	if err != nil {
 		return nil, err
 	}
 	if !good(line) {
-		no := p.rejection(line)
+		no := p.rejection(line, nil)
 		if code(line) == "AUTH" {
 			// Before the password this is about the connection, not the customer.
 			no.Class = proxy.Unavailable
@@ -140,12 +114,15 @@ func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
 	return p.finish("", "")
 }
 
+// Quit takes its leave without waiting for the answer.
+func (p *peer) Quit() { p.wire.Say("QUIT\r\n") }
+
 // finish answers the backend's prompts, where a response is still to be sent,
 // until it says yes or no.
 func (p *peer) finish(mech, encoded string) (proxy.Reply, error) {
 	var challenge []byte
-	for range 3 {
-		line, err := p.reply()
+	for range 3 { // the response, the answer to an error, the end
+		line, err := p.read()
 		if err != nil {
 			return nil, err
 		}
@@ -154,18 +131,12 @@ func (p *peer) finish(mech, encoded string) (proxy.Reply, error) {
 		case good(line):
 			return proxy.Reply(line + "\r\n"), nil
 		case !more && line != "+":
-			no := p.rejection(line)
-			no.Challenge = challenge
-			return nil, no
+			return nil, p.rejection(line, challenge)
 		case encoded == "" && !proxy.IsBearer(mech):
 			return nil, errors.New("the backend asked for more than a password")
 		case encoded == "":
-			// A bearer mechanism tells its error in a challenge and wants a
-			// dummy answer (RFC 7628 section 3.2.3; Google's XOAUTH2: empty).
-			challenge, _ = base64.StdEncoding.DecodeString(text)
-			if mech == "OAUTHBEARER" {
-				encoded = "AQ=="
-			}
+			challenge, _ = base64.StdEncoding.DecodeString(text) // a bearer mechanism's error
+			encoded = proxy.BearerDummy(mech)
 		}
 		if err := p.wire.Say(encoded + "\r\n"); err != nil {
 			return nil, err
@@ -178,31 +149,17 @@ func (p *peer) finish(mech, encoded string) (proxy.Reply, error) {
 // forward is Dovecot's XCLIENT for POP3: one line of at most 1,024 bytes.
 func (p *peer) forward() string {
 	o := p.origin
-	transport := "insecure"
-	if o.TLS != "" {
-		transport = "TLS"
-	}
-	line := fmt.Sprintf("XCLIENT ADDR=%s PORT=%d DESTADDR=%s DESTPORT=%d SESSION=%s TTL=6 CLIENT-TRANSPORT=%s",
-		o.Client.Addr(), o.Client.Port(), o.Server.Addr(), o.Server.Port(), o.Session, transport)
+	line := fmt.Sprintf("XCLIENT ADDR=%s PORT=%d DESTADDR=%s DESTPORT=%d SESSION=%s TTL=%d CLIENT-TRANSPORT=%s",
+		o.Client.Addr(), o.Client.Port(), o.Server.Addr(), o.Server.Port(), o.Session, proxy.TTL, o.Transport())
 	if o.SNI != "" {
 		line += " DESTNAME=" + o.SNI
 	}
 	return line
 }
 
-// code returns the response code of a line (RFC 2449 section 8).
-func code(line string) string {
-	list, ok := strings.CutPrefix(strings.TrimPrefix(line, "-ERR "), "[")
-	if !ok {
-		return ""
-	}
-	word, _, _ := strings.Cut(list, "]")
-	return strings.ToUpper(word)
-}
-
 // rejection says what an -ERR means.
-func (p *peer) rejection(line string) *proxy.Rejection {
-	no := &proxy.Rejection{Class: proxy.Unavailable, Text: proxy.CleanTextBut(line, p.sent...)}
+func (p *peer) rejection(line string, challenge []byte) *proxy.Rejection {
+	no := &proxy.Rejection{Class: proxy.Unavailable, Text: p.clean(line), Challenge: challenge}
 	switch c := code(line); {
 	case line != "-ERR" && !strings.HasPrefix(line, "-ERR "):
 	case c == "IN-USE", c == "LOGIN-DELAY":
@@ -215,3 +172,34 @@ func (p *peer) rejection(line string) *proxy.Rejection {
 	}
 	return no
 }
+
+// code returns the response code of a line (RFC 2449 section 8).
+func code(line string) string {
+	list, ok := strings.CutPrefix(strings.TrimPrefix(line, "-ERR "), "[")
+	if !ok {
+		return ""
+	}
+	word, _, _ := strings.Cut(list, "]")
+	return strings.ToUpper(word)
+}
+
+// good tells a response that is not an error.
+func good(line string) bool { return line == "+OK" || strings.HasPrefix(line, "+OK ") }
+
+// expect reads a response that must be good.
+func (p *peer) expect() (string, error) {
+	line, err := p.read()
+	if err == nil && !good(line) {
+		err = fmt.Errorf("the backend said %q", p.clean(line))
+	}
+	return line, err
+}
+
+// read reads a response of one line (RFC 1939 section 3).
+func (p *peer) read() (string, error) {
+	line, err := p.wire.Line(backendLine)
+	return string(line), err
+}
+
+// clean makes what the backend said fit for a log.
+func (p *peer) clean(text string) string { return proxy.CleanTextBut(text, p.sent...) }

@@ -115,6 +115,10 @@ type Origin struct {
 	Master   *Master // log in as this user on the customer's behalf; nil: as the customer
 }
 
+// TTL is how many proxies a login may still pass, for backends that count them
+// against loops: Dovecot begins at 7, and this is one.
+const TTL = 6
+
 // Transport is how Dovecot and Postfix have the client's way to us named.
 func (o Origin) Transport() string {
 	if o.TLS != "" {

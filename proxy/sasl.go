@@ -29,11 +29,20 @@ func BearerDummy(mech string) string {
 	return ""
 }
 
-// Prompts of SASL LOGIN. Thunderbird takes exactly these.
-const (
-	promptUser     = "Username:"
-	promptPassword = "Password:"
-)
+// SplitAuth takes the arguments of a client's AUTH apart. A mechanism that is
+// not named as RFC 4422 section 3.1 has it is empty: the name goes into facts
+// and events. A trailing space is no initial response; secret reports whether
+// what came tells more than a user's name.
+func SplitAuth(args string) (mech, initial string, secret bool) {
+	mech, initial, _ = strings.Cut(strings.TrimSpace(args), " ")
+	mech, initial = strings.ToUpper(mech), strings.TrimSpace(initial)
+	if len(mech) > 20 || strings.ContainsFunc(mech, func(c rune) bool {
+		return (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_'
+	}) {
+		mech = ""
+	}
+	return mech, initial, initial != "" && initial != "=" && mech != "LOGIN"
+}
 
 // Exchange leads a SASL exchange with a client up to the credential, which is
 // then in r, with r.Mech. A challenge is sent behind the mark of the protocol,
@@ -74,47 +83,17 @@ func (w *Wire) Challenge(mark string, challenge []byte, l Limits) ([]byte, error
 	return w.Line(l.Token)
 }
 
+// Prompts of SASL LOGIN. Thunderbird takes exactly these.
+const (
+	promptUser     = "Username:"
+	promptPassword = "Password:"
+)
+
 // exchange is the server's side of a SASL exchange. It checks nothing but the
 // form: the backend is the judge.
 type exchange struct {
 	mech string
 	user []byte // of LOGIN, once answered
-}
-
-// decodeSASL decodes one response of a client as the three protocols write it:
-// base64 (RFC 4648 section 4, strict), "=" for an empty initial response, "*"
-// to cancel.
-func decodeSASL(line []byte) ([]byte, error) {
-	switch string(line) {
-	case "*":
-		return nil, ErrCancelled
-	case "=":
-		return []byte{}, nil
-	}
-	p := make([]byte, base64.StdEncoding.DecodedLen(len(line)))
-	if bytes.ContainsAny(line, "\r\n") { // Decode would skip them
-		return nil, ErrMalformed
-	}
-	n, err := base64.StdEncoding.Strict().Decode(p, line)
-	if err != nil {
-		return nil, ErrMalformed
-	}
-	return p[:n], nil
-}
-
-// SplitAuth takes the arguments of a client's AUTH apart. A mechanism that is
-// not named as RFC 4422 section 3.1 has it is empty: the name goes into facts
-// and events. A trailing space is no initial response; secret reports whether
-// what came tells more than a user's name.
-func SplitAuth(args string) (mech, initial string, secret bool) {
-	mech, initial, _ = strings.Cut(strings.TrimSpace(args), " ")
-	mech, initial = strings.ToUpper(mech), strings.TrimSpace(initial)
-	if len(mech) > 20 || strings.ContainsFunc(mech, func(c rune) bool {
-		return (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_'
-	}) {
-		mech = ""
-	}
-	return mech, initial, initial != "" && initial != "=" && mech != "LOGIN"
 }
 
 // next takes the client's response, nil where none was sent yet. It returns
@@ -215,6 +194,27 @@ func speakable(r *Request) error {
 
 func isControl(c rune) bool { return c < ' ' || c == 0x7f }
 
+// decodeSASL decodes one response of a client as the three protocols write it:
+// base64 (RFC 4648 section 4, strict), "=" for an empty initial response, "*"
+// to cancel.
+func decodeSASL(line []byte) ([]byte, error) {
+	switch string(line) {
+	case "*":
+		return nil, ErrCancelled
+	case "=":
+		return []byte{}, nil
+	}
+	p := make([]byte, base64.StdEncoding.DecodedLen(len(line)))
+	if bytes.ContainsAny(line, "\r\n") { // Decode would skip them
+		return nil, ErrMalformed
+	}
+	n, err := base64.StdEncoding.Strict().Decode(p, line)
+	if err != nil {
+		return nil, ErrMalformed
+	}
+	return p[:n], nil
+}
+
 // SetPassword fills in a credential that came without SASL: USER and PASS, or
 // the LOGIN command. An error means that it can be no mailbox's.
 func (r *Request) SetPassword(user, password string) error {
@@ -225,12 +225,19 @@ func (r *Request) SetPassword(user, password string) error {
 // identity is whose mailbox is wanted (RFC 4422 section 2).
 func (r *Request) identity() string { return cmp.Or(r.Authzid, r.User) }
 
-// PlainResponse is what the backend is sent for AUTH PLAIN, base64 encoded: the
-// customer's credential, or the master's with the customer as the one to be.
-func PlainResponse(r Request, m *Master) string {
-	message := r.Authzid + "\x00" + r.User + "\x00" + r.Secret.Reveal()
-	if m != nil {
+// Response is how a backend is told the credential by SASL: the mechanism, and
+// its one response, base64 encoded. A token goes as it came, all else by PLAIN:
+// the customer's own, or the master's with the customer as the one to be. must
+// says that there is no other way: a token, or a login on behalf of another, has
+// no form of a name and a password.
+func Response(r Request, m *Master) (mech, encoded string, must bool) {
+	mech, message := "PLAIN", r.Authzid+"\x00"+r.User+"\x00"+r.Secret.Reveal()
+	switch {
+	case m != nil:
 		message = r.identity() + "\x00" + m.User + "\x00" + m.Secret.Reveal()
+	case IsBearer(r.Mech):
+		mech, message = r.Mech, r.Secret.Reveal()
 	}
-	return base64.StdEncoding.EncodeToString([]byte(message))
+	must = m != nil || r.Authzid != "" || IsBearer(r.Mech)
+	return mech, base64.StdEncoding.EncodeToString([]byte(message)), must
 }

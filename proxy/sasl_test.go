@@ -141,8 +141,9 @@ func TestPlainRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		in := Request{User: text.Draw(t, "user"), Secret: Secret(text.Draw(t, "secret")),
 			Authzid: rapid.OneOf(text, rapid.Just("")).Draw(t, "authzid")}
-		response, err := decodeSASL([]byte(PlainResponse(in, nil)))
-		if err != nil {
+		mech, encoded, must := Response(in, nil)
+		response, err := decodeSASL([]byte(encoded))
+		if err != nil || mech != "PLAIN" || must != (in.Authzid != "") {
 			t.Fatal(err)
 		}
 		var out Request
@@ -155,10 +156,11 @@ func TestPlainRoundTrip(t *testing.T) {
 		}
 	})
 	m := &Master{User: "master", Secret: "key"}
-	for _, r := range []Request{{User: "anna", Secret: "s"}, {User: "x", Authzid: "anna"}} {
-		got, err := base64.StdEncoding.DecodeString(PlainResponse(r, m))
-		if err != nil || string(got) != "anna\x00master\x00key" {
-			t.Errorf("%q, %v", got, err)
+	for _, r := range []Request{{User: "anna", Secret: "s"}, {User: "x", Authzid: "anna"}, {User: "anna", Mech: "XOAUTH2"}} {
+		mech, encoded, must := Response(r, m)
+		got, err := base64.StdEncoding.DecodeString(encoded)
+		if err != nil || string(got) != "anna\x00master\x00key" || mech != "PLAIN" || !must {
+			t.Errorf("%s %q, %v, %v", mech, got, must, err)
 		}
 	}
 }
@@ -200,7 +202,8 @@ func FuzzSASL(f *testing.F) {
 				t.Fatal("a bearer's response is not kept whole")
 			}
 			if !IsBearer(mech) {
-				again, err := decodeSASL([]byte(PlainResponse(r, nil)))
+				_, encoded, _ := Response(r, nil)
+				again, err := decodeSASL([]byte(encoded))
 				var back Request
 				if err != nil || plain(again, &back) != nil || back != r {
 					t.Fatalf("%q does not come back", r.User)

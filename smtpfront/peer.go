@@ -14,7 +14,7 @@ import (
 const (
 	// backendLine bounds a line of a backend; RFC 5321 section 4.5.3.1.5 has 512.
 	backendLine = 4 << 10
-	// backendLines bounds a reply of a backend.
+	// backendLines bounds a reply of a backend; the longest have some twenty lines.
 	backendLines = 100
 	// commandLine is the longest command, line end included (RFC 5321 section
 	// 4.5.3.1.4); a longer initial response waits for the prompt (RFC 4954 section 4).
@@ -29,92 +29,10 @@ type peer struct {
 	extensions []string // behind the first line of the reply to EHLO; nil: not known
 }
 
-// reply is one reply, of one or more lines.
-type reply struct {
-	raw   []byte // as it came
-	code  int
-	lines []string // without codes
-}
-
-func (r *reply) String() string { return r.text() }
-
-// text is the reply for a log, without secrets.
-func (r *reply) text(secrets ...string) string {
-	return strconv.Itoa(r.code) + " " + proxy.CleanTextBut(strings.Join(r.lines, " / "), secrets...)
-}
-
-// read reads a reply (RFC 5321 section 4.2.1).
-func (p *peer) read() (*reply, error) {
-	r := &reply{}
-	for range backendLines {
-		line, err := p.wire.Line(backendLine)
-		if err != nil {
-			return nil, err
-		}
-		s := string(line)
-		if len(s) < 3 || len(s) > 3 && s[3] != ' ' && s[3] != '-' {
-			return nil, fmt.Errorf("the backend said %q", proxy.CleanTextBut(s, p.sent...))
-		}
-		code, err := strconv.Atoi(s[:3])
-		if err != nil || code < 200 || code > 599 || r.code != 0 && code != r.code {
-			return nil, fmt.Errorf("the backend said %q", proxy.CleanTextBut(s, p.sent...))
-		}
-		r.code = code
-		r.raw = append(append(r.raw, s...), "\r\n"...)
-		r.lines = append(r.lines, s[min(4, len(s)):])
-		if len(s) == 3 || s[3] == ' ' {
-			return r, nil
-		}
-	}
-	return nil, errors.New("the backend's reply does not end")
-}
-
-// ask sends a command and wants a certain code.
-func (p *peer) ask(command string, want int) (*reply, error) {
-	if err := p.wire.Say(command + "\r\n"); err != nil {
-		return nil, err
-	}
-	return p.expect(want)
-}
-
-func (p *peer) expect(want int) (*reply, error) {
-	r, err := p.read()
-	if err == nil && r.code != want {
-		err = fmt.Errorf("the backend said %q", r)
-	}
-	return r, err
-}
-
 // Greeting reads the greeting.
 func (p *peer) Greeting() error {
 	_, err := p.expect(220)
 	return err
-}
-
-// ehlo says who speaks, and learns what the backend offers.
-func (p *peer) ehlo(name string) error {
-	r, err := p.ask("EHLO "+name, 250)
-	if err != nil {
-		return fmt.Errorf("saying EHLO: %w", err)
-	}
-	p.extensions = []string{}
-	for _, line := range r.lines[1:] {
-		if line = proxy.CleanText(line); line != "" {
-			p.extensions = append(p.extensions, line)
-		}
-	}
-	return nil
-}
-
-// words returns the arguments of an extension, and whether it is offered.
-func (p *peer) words(name string) (args []string, ok bool) {
-	for _, line := range p.extensions {
-		f := strings.Fields(strings.ToUpper(strings.Replace(line, "=", " ", 1)))
-		if len(f) > 0 && f[0] == name {
-			args, ok = append(args, f[1:]...), true
-		}
-	}
-	return args, ok
 }
 
 // StartTLS asks for TLS (RFC 3207 section 4); what EHLO said is then forgotten.
@@ -141,9 +59,6 @@ func (p *peer) Offer() (proxy.Offer, error) {
 	mechs, _ := p.words("AUTH")
 	return proxy.Offer{Mechs: mechs, Extensions: p.extensions}, nil
 }
-
-// Quit takes its leave without waiting for the answer.
-func (p *peer) Quit() { p.wire.Say("QUIT\r\n") }
 
 // Login forwards the facts and logs in. The backend hears the client's own
 // EHLO argument, since its Received line is about the client.
@@ -173,31 +88,15 @@ func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
 	return p.login(r)
 }
 
-// sealed makes sure that the backend takes no XCLIENT from us where we name
-// nobody: after the login the relay is raw, and a customer's own XCLIENT would
-// let him be anybody. Where the client was named, its own address decides.
-func (p *peer) sealed() error {
-	if _, ok := p.words("XCLIENT"); ok && !p.origin.Forward && !p.origin.Header {
-		return errors.New("the backend would take XCLIENT from customers, with any name: " +
-			"set forward: [xclient], or take the proxy off smtpd_authorized_xclient_hosts")
-	}
-	return nil
-}
+// Quit takes its leave without waiting for the answer.
+func (p *peer) Quit() { p.wire.Say("QUIT\r\n") }
 
 // login says AUTH and what the backend asks for behind it.
 func (p *peer) login(r proxy.Request) (proxy.Reply, error) {
 	mechs, _ := p.words("AUTH")
-	mech := r.Mech
-	var queue []string
-	switch {
-	case proxy.IsBearer(mech):
-		queue = []string{base64.StdEncoding.EncodeToString([]byte(r.Secret.Reveal()))}
-		if p.origin.Master != nil {
-			mech, queue = "PLAIN", []string{proxy.PlainResponse(r, p.origin.Master)}
-		}
-	case slices.Contains(mechs, "PLAIN") || p.origin.Master != nil || r.Authzid != "":
-		mech, queue = "PLAIN", []string{proxy.PlainResponse(r, p.origin.Master)}
-	default:
+	mech, encoded, must := proxy.Response(r, p.origin.Master)
+	queue := []string{encoded}
+	if !must && !slices.Contains(mechs, "PLAIN") {
 		mech, queue = "LOGIN", []string{
 			base64.StdEncoding.EncodeToString([]byte(r.User)),
 			base64.StdEncoding.EncodeToString([]byte(r.Secret.Reveal())),
@@ -215,7 +114,7 @@ func (p *peer) login(r proxy.Request) (proxy.Reply, error) {
 		return nil, err
 	}
 	var challenge []byte
-	for range 4 {
+	for range 4 { // two responses of LOGIN and the end, with one to spare
 		a, err := p.read()
 		if err != nil {
 			return nil, err
@@ -224,7 +123,7 @@ func (p *peer) login(r proxy.Request) (proxy.Reply, error) {
 		case a.code == 235:
 			return proxy.Reply(a.raw), nil
 		case a.code != 334:
-			return nil, rejection(a, challenge, p.sent)
+			return nil, p.rejection(a, challenge)
 		}
 		say := ""
 		switch {
@@ -233,12 +132,8 @@ func (p *peer) login(r proxy.Request) (proxy.Reply, error) {
 		case !proxy.IsBearer(mech):
 			return nil, errors.New("the backend asked for more than a password")
 		default:
-			// A bearer mechanism tells its error in a challenge and wants a
-			// dummy answer (RFC 7628 section 3.2.3; Google's XOAUTH2: empty).
-			challenge, _ = base64.StdEncoding.DecodeString(a.lines[0])
-			if mech == "OAUTHBEARER" {
-				say = "AQ=="
-			}
+			challenge, _ = base64.StdEncoding.DecodeString(a.lines[0]) // a bearer mechanism's error
+			say = proxy.BearerDummy(mech)
 		}
 		if err := p.wire.Say(say + "\r\n"); err != nil {
 			return nil, err
@@ -271,11 +166,7 @@ func (p *peer) forward() error {
 		add("HELO", hello)
 	}
 	add("SESSION", o.Session)
-	if o.TLS != "" {
-		add("CLIENT-TRANSPORT", "TLS")
-	} else {
-		add("CLIENT-TRANSPORT", "insecure")
-	}
+	add("CLIENT-TRANSPORT", o.Transport())
 	add("DESTNAME", xtext(o.SNI))
 	if o.Server.IsValid() {
 		add("DESTADDR", literal(o.Server.Addr().String()))
@@ -295,6 +186,17 @@ func (p *peer) forward() error {
 			return err
 		}
 		command = "XCLIENT"
+	}
+	return nil
+}
+
+// sealed makes sure that the backend takes no XCLIENT from us where we name
+// nobody: after the login the relay is raw, and a customer's own XCLIENT would
+// let him be anybody. Where the client was named, its own address decides.
+func (p *peer) sealed() error {
+	if _, ok := p.words("XCLIENT"); ok && !p.origin.Forward && !p.origin.Header {
+		return errors.New("the backend would take XCLIENT from customers, with any name: " +
+			"set forward: [xclient], or take the proxy off smtpd_authorized_xclient_hosts")
 	}
 	return nil
 }
@@ -321,8 +223,8 @@ func xtext(s string) string {
 }
 
 // rejection says what a refused AUTH means (RFC 4954 section 6).
-func rejection(r *reply, challenge []byte, sent []string) *proxy.Rejection {
-	no := &proxy.Rejection{Class: proxy.Unavailable, Text: r.text(sent...), Challenge: challenge}
+func (p *peer) rejection(r *reply, challenge []byte) *proxy.Rejection {
+	no := &proxy.Rejection{Class: proxy.Unavailable, Text: p.clean(r.String()), Challenge: challenge}
 	switch r.code {
 	case 535:
 		no.Class = proxy.BadCredential
@@ -331,3 +233,85 @@ func rejection(r *reply, challenge []byte, sent []string) *proxy.Rejection {
 	}
 	return no // 4xx is trouble, and other 5xx say that the way to the backend is set up wrongly
 }
+
+// ehlo says who speaks, and learns what the backend offers.
+func (p *peer) ehlo(name string) error {
+	r, err := p.ask("EHLO "+name, 250)
+	if err != nil {
+		return fmt.Errorf("saying EHLO: %w", err)
+	}
+	p.extensions = []string{}
+	for _, line := range r.lines[1:] {
+		if line = proxy.CleanText(line); line != "" {
+			p.extensions = append(p.extensions, line)
+		}
+	}
+	return nil
+}
+
+// words returns the arguments of an extension, and whether it is offered.
+func (p *peer) words(name string) (args []string, ok bool) {
+	for _, line := range p.extensions {
+		f := strings.Fields(strings.ToUpper(strings.Replace(line, "=", " ", 1)))
+		if len(f) > 0 && f[0] == name {
+			args, ok = append(args, f[1:]...), true
+		}
+	}
+	return args, ok
+}
+
+// ask sends a command and wants a certain code.
+func (p *peer) ask(command string, want int) (*reply, error) {
+	if err := p.wire.Say(command + "\r\n"); err != nil {
+		return nil, err
+	}
+	return p.expect(want)
+}
+
+// expect reads a reply that must have a certain code.
+func (p *peer) expect(want int) (*reply, error) {
+	r, err := p.read()
+	if err == nil && r.code != want {
+		err = fmt.Errorf("the backend said %q", p.clean(r.String()))
+	}
+	return r, err
+}
+
+// reply is one reply, of one or more lines.
+type reply struct {
+	raw   []byte // as it came
+	code  int
+	lines []string // without codes
+}
+
+// String is the reply in one line.
+func (r *reply) String() string { return strconv.Itoa(r.code) + " " + strings.Join(r.lines, " / ") }
+
+// read reads a reply (RFC 5321 section 4.2.1).
+func (p *peer) read() (*reply, error) {
+	r := &reply{}
+	for range backendLines {
+		line, err := p.wire.Line(backendLine)
+		if err != nil {
+			return nil, err
+		}
+		s := string(line)
+		if len(s) < 3 || len(s) > 3 && s[3] != ' ' && s[3] != '-' {
+			return nil, fmt.Errorf("the backend said %q", p.clean(s))
+		}
+		code, err := strconv.Atoi(s[:3])
+		if err != nil || code < 200 || code > 599 || r.code != 0 && code != r.code {
+			return nil, fmt.Errorf("the backend said %q", p.clean(s))
+		}
+		r.code = code
+		r.raw = append(append(r.raw, s...), "\r\n"...)
+		r.lines = append(r.lines, s[min(4, len(s)):])
+		if len(s) == 3 || s[3] == ' ' {
+			return r, nil
+		}
+	}
+	return nil, errors.New("the backend's reply does not end")
+}
+
+// clean makes what the backend said fit for a log.
+func (p *peer) clean(text string) string { return proxy.CleanTextBut(text, p.sent...) }
