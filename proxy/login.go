@@ -17,18 +17,6 @@ import (
 // at the backend, in the order in which they are offered.
 var replayable = []string{"PLAIN", "LOGIN", "OAUTHBEARER", "XOAUTH2"}
 
-// backend is where this session's login goes.
-func (s *session) backend() *Backend { return s.brand.Backends[s.listener.Front.Name] }
-
-// ask learns what the backend offers, from memory mostly.
-func (s *session) ask() {
-	s.offer, s.noOffer = s.backend().offers(s.engine.overdue, s.engine.spawn)
-	if s.noOffer != nil {
-		s.engine.log().Warn("the backend cannot be asked what it offers", zap.String("session", s.id),
-			zap.String("brand", s.brand.Name), zap.String("protocol", s.listener.Front.Name), zap.Error(s.noOffer))
-	}
-}
-
 // foreign are the mechanisms that clients are met with (IANA's registry of SASL
 // mechanisms) and that cannot be replayed.
 var foreign = []string{"APOP", "CRAM-MD5", "DIGEST-MD5", "NTLM", "GSSAPI", "GSS-SPNEGO", "KERBEROS_V4", "EXTERNAL", "ANONYMOUS",
@@ -44,6 +32,18 @@ func known(mech string) string {
 	return "other"
 }
 
+// backend is where this session's login goes.
+func (s *session) backend() *Backend { return s.brand.Backends[s.listener.Front.Name] }
+
+// ask learns what the backend offers, from memory mostly.
+func (s *session) ask() {
+	s.offer, s.noOffer = s.backend().offers(s.engine.overdue, s.engine.spawn)
+	if s.noOffer != nil {
+		s.engine.log().Warn("the backend cannot be asked what it offers", zap.String("session", s.id),
+			zap.String("brand", s.brand.Name), zap.String("protocol", s.listener.Front.Name), zap.Error(s.noOffer))
+	}
+}
+
 // could is the mildest verdict that a mechanism, or with "" any, can still get.
 func (s *session) could(mech string) policy.Verdict {
 	f := s.facts
@@ -57,8 +57,8 @@ func (s *session) could(mech string) policy.Verdict {
 // sent; and where the protocol's programs show nothing later.
 func (s *session) tells() bool { return s.tls == nil || s.listener.Front.Early }
 
-// offers reports whether the proxy and the backend know a mechanism at all.
-func (s *session) offers(mech string) bool {
+// bears reports whether the proxy and the backend know a mechanism at all.
+func (s *session) bears(mech string) bool {
 	if IsBearer(mech) {
 		return slices.Contains(s.offer.Mechs, mech)
 	}
@@ -79,7 +79,7 @@ func (s *session) advert() Advert {
 		return a
 	}
 	for _, mech := range replayable {
-		if s.offers(mech) && (mildest.Action.Refuses() || !s.could(mech).Action.Refuses()) {
+		if s.bears(mech) && (mildest.Action.Refuses() || !s.could(mech).Action.Refuses()) {
 			a.Mechs = append(a.Mechs, mech)
 		}
 	}
@@ -122,13 +122,13 @@ func (s *session) chosen(d Dialogue, req Request) *Ending {
 	s.decided = time.Now()
 	mildest, this := s.could(""), s.could(req.Mech)
 	switch {
-	case this.Action.Refuses() && (s.tells() || !mildest.Action.Refuses() || req.Mech != "" && !s.offers(req.Mech)):
+	case this.Action.Refuses() && (s.tells() || !mildest.Action.Refuses() || req.Mech != "" && !s.bears(req.Mech)):
 		// Over TLS a refusal for another reason than the mechanism waits for
 		// the login, which proves whose finding it is; where there can be one.
 		return s.refuse(d, req, s.policyRefusal(this))
 	case req.Mech == "":
 		return s.refuse(d, req, s.refusal(NeedLogin))
-	case !s.offers(req.Mech):
+	case !s.bears(req.Mech):
 		return s.refuse(d, req, s.refusal(BadMech))
 	case s.listener.Front.Early && s.noOffer != nil:
 		// The backend was down a moment ago, and after the password nobody
@@ -152,7 +152,7 @@ func (s *session) refuse(d Dialogue, req Request, ref Refusal) *Ending {
 	}
 	s.bad++
 	if ref.Verified && s.bad == s.settings.Limits.Logins {
-		return nil // submission has its words for later
+		return nil // one more: a front may have its words for the command behind the login
 	}
 	if s.bad >= s.settings.Limits.Logins {
 		end := &Ending{who: byLimit, Reason: "too_many_logins", Bye: LimitReached,

@@ -77,26 +77,21 @@ var classWords = map[Language]map[Class]string{
 	},
 }
 
-// sentence returns the words for a class, and for a policy refusal those of its
+// sentence returns the words for a class; for a policy refusal those of its
 // finding, with help address and session id as far as they fit.
 func (p place) sentence(class Class, finding policy.Finding) string {
 	lang := p.lang
 	if _, ok := classWords[lang]; !ok {
 		lang = German
 	}
-	format, ok := classWords[lang][class]
-	if class == PolicyDeny || class == PolicyTemp {
-		format, ok = policyWords[lang][finding]
-		if !ok {
-			// A finding without words of its own: say what is certain.
-			format = policyWords[lang][policy.LegacyHostname]
-		}
-		return p.tail(p.fill(format))
+	if class != PolicyDeny && class != PolicyTemp {
+		return CleanText(p.fill(classWords[lang][class]))
 	}
-	if !ok {
-		format = classWords[lang][Unavailable]
+	format, ok := policyWords[lang][finding]
+	if !ok { // a finding without words of its own: say what is certain
+		format = policyWords[lang][policy.LegacyHostname]
 	}
-	return CleanText(p.fill(format))
+	return p.tail(p.fill(format))
 }
 
 // fill puts host and port into a format; not every format wants them.
