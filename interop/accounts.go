@@ -40,7 +40,8 @@ func (a Account) As(customer Account) Account {
 	return Account{customer.User + "*" + a.User, a.Password}
 }
 
-// line returns the account as a line of a passwd-file; the password is stored readable, for CRAM-MD5 and its like.
+// line returns the account as a line of a passwd-file; the password is stored readable, for
+// CRAM-MD5 and its like.
 func (a Account) line() string { return a.User + ":{PLAIN}" + a.Password + "::::::\n" }
 
 // add lets the account log in from now on.

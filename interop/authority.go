@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// authority signs the certificates that the servers show, and on request those of a proxy in front of them.
+// authority signs the certificates that the servers show, and on request those of a proxy
+// in front of them.
 type authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -49,8 +50,8 @@ func newAuthority(file string) (*authority, error) {
 	return a, writePEM(file, "CERTIFICATE", der)
 }
 
-// Certificate makes a certificate for the names that whoever trusts [Rig.CAFile] trusts, and returns the names of two
-// PEM files.
+// Certificate makes a certificate for the names that whoever trusts [Rig.CAFile] trusts,
+// and returns the names of two PEM files.
 func (rig *Rig) Certificate(t testing.TB, names ...string) (certFile, keyFile string) {
 	t.Helper()
 	dir := t.TempDir()

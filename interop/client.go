@@ -82,7 +82,8 @@ func (s *session) run(stdin, program string, args ...string) error {
 	return nil
 }
 
-// file writes a file below the home directory, readable for its owner alone as some programs insist.
+// file writes a file below the home directory, readable for its owner alone as some
+// programs insist.
 func (s *session) file(name, content string) string {
 	s.t.Helper()
 	path := filepath.Join(s.home, name)

@@ -16,8 +16,8 @@ import (
 
 // Clients are the mail programs that the tests use, each once per protocol that it speaks.
 var Clients = []Client{
-	// By itself curl 7.88 begins with DIGEST-MD5, breaks it off since Dovecot's challenge has "md5-sess" in quotes, and
-	// goes on with CRAM-MD5 on the same connection.
+	// By itself curl 7.88 begins with DIGEST-MD5, breaks it off since Dovecot's challenge has
+	// "md5-sess" in quotes, and goes on with CRAM-MD5 on the same connection.
 	{
 		Name: "curl IMAP", Protocol: IMAP, Programs: []string{"curl"},
 		Mechanisms: []string{"PLAIN", "LOGIN", "CRAM-MD5", "OAUTHBEARER"},
@@ -97,7 +97,8 @@ var Clients = []Client{
 			return s.mbsync()
 		},
 	},
-	// APOP it has, too, but mpop 1.4 does not believe in Dovecot's time stamps, as they have a = in them.
+	// APOP it has, too, but mpop 1.4 does not believe in Dovecot's time stamps, as they have a
+	// = in them.
 	{
 		Name: "mpop", Protocol: POP3, Programs: []string{"mpop"},
 		Mechanisms: []string{"PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256"},
@@ -117,7 +118,8 @@ var Clients = []Client{
 			}
 		},
 	},
-	// With a wrong password neomutt tries all that is offered on one connection: up to three refusals for one login.
+	// With a wrong password neomutt tries all that is offered on one connection: up to three
+	// refusals for one login.
 	{
 		Name: "neomutt IMAP", Protocol: IMAP, Programs: []string{"neomutt", "python3"},
 		Mechanisms: []string{"PLAIN"},
@@ -152,7 +154,8 @@ var Clients = []Client{
 		Mechanisms: []string{"PLAIN", "LOGIN"},
 		Send: func(from, to Account, message string) Action {
 			return func(s *session) error {
-				// The sender is the one in the message. Without any input neomutt finds the message empty.
+				// The sender is the one in the message. Without any input neomutt finds the message
+				// empty.
 				return s.run("\n", "neomutt", "-n", "-F", s.neomuttrc("smtp"), "-H", s.file("draft", unix(message)))
 			}
 		},
@@ -225,7 +228,8 @@ func (s *session) curl(scheme, path string, args ...string) error {
 	return s.run("", "curl", append(args, s.secure(scheme)+"://"+s.Addr()+"/"+path)...)
 }
 
-// curlEach lists the messages and, if there are any, takes the action with the range of their numbers, as curl writes it.
+// curlEach lists the messages and, if there are any, takes the action with the range of
+// their numbers, as curl writes it.
 func (s *session) curlEach(scheme, path string, numbers *regexp.Regexp, act func(numbers string) error) error {
 	if err := s.curl(scheme, path); err != nil {
 		return err
@@ -352,7 +356,8 @@ func (s *session) mailbox(scheme, path string) string {
 	return s.secure(scheme) + "://" + strings.ReplaceAll(s.User, "@", "%40") + "@" + s.Addr() + "/" + path
 }
 
-// neomutt opens a mailbox, types the keys and quits. Python gives it the terminal without which it does not start.
+// neomutt opens a mailbox, types the keys and quits. Python gives it the terminal without
+// which it does not start.
 func (s *session) neomutt(protocol, mailbox, keys string) error {
 	const terminal = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 	err := s.run("", "python3", "-c", terminal, "neomutt", "-n", "-F", s.neomuttrc(protocol), "-f", mailbox, "-e", `push "`+keys+`<quit>"`)

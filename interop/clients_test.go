@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// login returns what an account's owner types into a mail program that is to talk to the server itself.
+// login returns what an account's owner types into a mail program that is to talk to the
+// server itself.
 func (rig *Rig) login(p Protocol, entry Entry, a Account) Login {
 	return Login{Endpoint: rig.direct(p, entry), Account: a, CAFile: rig.CAFile}
 }

@@ -23,7 +23,8 @@ func (rig *Rig) startDovecot() (*process, error) {
 	if !strings.HasPrefix(string(version), "2.3.") {
 		return nil, fmt.Errorf("dovecot.conf is written for Dovecot 2.3, as in Debian 12; this is %s", version)
 	}
-	// Dovecot looks a key up by client id, algorithm and key id; a token that names neither id gets the default.
+	// Dovecot looks a key up by client id, algorithm and key id; a token that names neither id
+	// gets the default.
 	keys := filepath.Join(rig.Dir, "keys", "default", "HS256")
 	if err := errors.Join(
 		os.MkdirAll(keys, 0o755),

@@ -18,7 +18,8 @@ import (
 	"github.com/pires/go-proxyproto"
 )
 
-// Addresses that the tests say their client has, or has dialled: from the blocks for documentation (RFC 5737).
+// Addresses that the tests say their client has, or has dialled: from the blocks for
+// documentation (RFC 5737).
 const (
 	clientIP  = "192.0.2.77"
 	dialledIP = "198.51.100.1"
@@ -95,8 +96,8 @@ func TestDovecotPOP3(t *testing.T) {
 	}
 }
 
-// What a client may choose from depends on whether Dovecot takes the connection for secured: TLS, or a trusted peer.
-// A token counts as a password here.
+// What a client may choose from depends on whether Dovecot takes the connection for
+// secured: TLS, or a trusted peer. A token counts as a password here.
 func TestDovecotAdvertises(t *testing.T) {
 	rig := StartServers(t)
 	const (
@@ -189,8 +190,9 @@ func TestDovecotUserNames(t *testing.T) {
 	}
 }
 
-// A proxy sends ID and login in one go, with the client's own tag on the login. Dovecot 2.3 takes no notice of
-// x-connected-name: local_name, the name that the client has asked for, stays unknown.
+// A proxy sends ID and login in one go, with the client's own tag on the login. Dovecot 2.3
+// takes no notice of x-connected-name: local_name, the name that the client has asked for,
+// stays unknown.
 func TestDovecotTrustsID(t *testing.T) {
 	rig := StartServers(t)
 	log := rig.DovecotLog.Here()
@@ -228,8 +230,9 @@ func TestDovecotDistrustsIDOfStrangers(t *testing.T) {
 	log.Wait(t, `Login: user=<bert@example.test>, method=PLAIN, rip=`+stranger+`,`)
 }
 
-// The greeting tells a trusted peer, and nobody else, that XCLIENT is there. Dovecot 2.3 takes no notice of DESTADDR,
-// DESTPORT and DESTNAME: lip and local_name remain those of the hop.
+// The greeting tells a trusted peer, and nobody else, that XCLIENT is there. Dovecot 2.3
+// takes no notice of DESTADDR, DESTPORT and DESTNAME: lip and local_name remain those of
+// the hop.
 func TestDovecotTrustsXCLIENT(t *testing.T) {
 	rig := StartServers(t)
 	log := rig.DovecotLog.Here()
@@ -274,8 +277,9 @@ var (
 	tlvSSL = proxyproto.TLV{Type: proxyproto.PP2_TYPE_SSL, Value: []byte{0x01, 0, 0, 0, 1}}
 )
 
-// Inside a PROXY header the client is a stranger, however trusted the proxy is. So that it may log in with a password,
-// the header has to say that the client has used TLS, or the hop has to use TLS itself.
+// Inside a PROXY header the client is a stranger, however trusted the proxy is. So that it
+// may log in with a password, the header has to say that the client has used TLS, or the
+// hop has to use TLS itself.
 func TestDovecotTakesPROXY(t *testing.T) {
 	rig := StartServers(t)
 	const from = ` rip=192.0.2.77, rport=4711, lip=198.51.100.1, lport=143, real_rip=127.0.0.1, `
@@ -314,15 +318,16 @@ func TestDovecotTakesPROXY(t *testing.T) {
 	})
 }
 
-// Dovecot 2.3 offers STARTTLS even where the header says that the client has TLS already. Later versions do not.
+// Dovecot 2.3 offers STARTTLS even where the header says that the client has TLS already.
+// Later versions do not.
 func TestDovecotOffersSTARTTLSInsideTLS(t *testing.T) {
 	rig := StartServers(t)
 	k := rig.DialHaproxy(t, rig.IMAPHaproxy, proxyHeader(t, tlvSSL))
 	k.Expect(`^\* OK .*STARTTLS`)
 }
 
-// Dovecot 2.3 looks at neither; later versions close the connection on an AUTHORITY that is no host name, and on an
-// ALPN that is not theirs.
+// Dovecot 2.3 looks at neither; later versions close the connection on an AUTHORITY that is
+// no host name, and on an ALPN that is not theirs.
 func TestDovecotIgnoresBadTLVs(t *testing.T) {
 	rig := StartServers(t)
 	for name, tlv := range map[string]proxyproto.TLV{
@@ -336,8 +341,9 @@ func TestDovecotIgnoresBadTLVs(t *testing.T) {
 	}
 }
 
-// Both mechanisms with a good token, and with one that has expired: then the server explains, the client must send an
-// empty line, and only then comes the refusal (RFC 7628, section 3.2.3).
+// Both mechanisms with a good token, and with one that has expired: then the server
+// explains, the client must send an empty line, and only then comes the refusal (RFC 7628,
+// section 3.2.3).
 func TestDovecotTakesTokens(t *testing.T) {
 	rig := StartServers(t)
 	initial := map[string]func(token string) string{
@@ -373,7 +379,8 @@ func TestDovecotAPOP(t *testing.T) {
 	k.Ask(fmt.Sprintf("APOP %s %x", Anna.User, digest), `^\+OK Logged in`)
 }
 
-// CRAM-MD5 (RFC 2195) in the clear: the challenge names the backend, and a proxy passes it on as it is.
+// CRAM-MD5 (RFC 2195) in the clear: the challenge names the backend, and a proxy passes it
+// on as it is.
 func TestDovecotCRAMMD5(t *testing.T) {
 	rig := StartServers(t)
 	k := rig.DialFrom(t, rig.IMAP, stranger)

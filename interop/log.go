@@ -33,7 +33,8 @@ func (l Log) Text() string {
 	return string(text)
 }
 
-// Wait waits until the log has a match of the regular expression, and returns it with its submatches.
+// Wait waits until the log has a match of the regular expression, and returns it with its
+// submatches.
 func (l Log) Wait(t testing.TB, pattern string) []string {
 	t.Helper()
 	re := regexp.MustCompile(pattern)

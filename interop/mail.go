@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// Message returns a small mail from one account to another. The text goes into its subject and its body.
+// Message returns a small mail from one account to another. The text goes into its subject
+// and its body.
 func Message(from, to Account, text string) string {
 	return strings.Join([]string{
 		"From: " + from.User,

@@ -24,7 +24,8 @@ func (rig *Rig) startPostfix() (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	// This makes the directories in the queue, too. It lies outside dir, where Postfix wants all to belong to root.
+	// This makes the directories in the queue, too. It lies outside dir, where Postfix wants
+	// all to belong to root.
 	if out, err := exec.Command(postfix, "-c", dir, "check").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("checking the configuration of Postfix: %w: %s", err, out)
 	}
@@ -32,7 +33,8 @@ func (rig *Rig) startPostfix() (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("asking Postfix for its daemon_directory: %w", err)
 	}
-	// Not "postfix start-fg": that is a shell which would outlive a signal, and leave the master behind.
+	// Not "postfix start-fg": that is a shell which would outlive a signal, and leave the
+	// master behind.
 	return rig.startProcess(rig.PostfixLog, "daemon started",
 		filepath.Join(strings.TrimSpace(string(daemons)), "master"), "-d", "-c", dir)
 }

@@ -133,7 +133,8 @@ func sendMail(k *Talk, from, to Account, text string) {
 	k.Expect("^250 ")
 }
 
-// With LOGIN a proxy vouches for the user, and no password goes to the backend. Without LOGIN nobody is logged in.
+// With LOGIN a proxy vouches for the user, and no password goes to the backend. Without
+// LOGIN nobody is logged in.
 func TestPostfixTrustsXCLIENTLogin(t *testing.T) {
 	rig := StartServers(t)
 	to := rig.NewAccount(t, "x")
@@ -147,8 +148,8 @@ func TestPostfixTrustsXCLIENTLogin(t *testing.T) {
 	log.Wait(t, `client=unknown\[192.0.2.77\], sasl_method=XCLIENT, sasl_username=anna@example.test`)
 }
 
-// A command line may have 512 bytes, so long values go in several commands. ADDR must be in the last one: from then on
-// the peer is the client, which has no right to XCLIENT.
+// A command line may have 512 bytes, so long values go in several commands. ADDR must be in
+// the last one: from then on the peer is the client, which has no right to XCLIENT.
 func TestPostfixTrustsXCLIENTUntilADDR(t *testing.T) {
 	rig := StartServers(t)
 	k := rig.Dial(t, rig.Submission)
@@ -230,7 +231,8 @@ func TestPostfixTakesChunks(t *testing.T) {
 	rig.WaitMail(t, to, "in chunks")
 }
 
-// What Dovecot refuses comes back to the sender, with what that has said about notifications (DSN, RFC 3461).
+// What Dovecot refuses comes back to the sender, with what that has said about
+// notifications (DSN, RFC 3461).
 func TestPostfixReturnsMail(t *testing.T) {
 	rig := StartServers(t)
 	from := rig.NewAccount(t, "x")
@@ -246,8 +248,8 @@ func TestPostfixReturnsMail(t *testing.T) {
 	rig.WaitMail(t, from, "Original-Envelope-Id: interop")
 }
 
-// Postfix takes mail that needs SMTPUTF8 (RFC 6531). But Dovecot 2.3 does not offer it in LMTP, so neither the mail
-// nor the notice of that can be delivered.
+// Postfix takes mail that needs SMTPUTF8 (RFC 6531). But Dovecot 2.3 does not offer it in
+// LMTP, so neither the mail nor the notice of that can be delivered.
 func TestPostfixTakesSMTPUTF8(t *testing.T) {
 	rig := StartServers(t)
 	log := rig.PostfixLog.Here()

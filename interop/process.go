@@ -17,13 +17,14 @@ type process struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
 
-	// The guard kills the group when this pipe closes: when stop closes it, or when the test binary dies before that.
+	// The guard kills the group when this pipe closes: when stop closes it, or when the test
+	// binary dies before that.
 	guard *exec.Cmd
 	alive io.Closer
 }
 
-// startProcess starts the program and waits until its log says that it is ready. On an error the process is returned
-// as well if it has been started.
+// startProcess starts the program and waits until its log says that it is ready. On an
+// error the process is returned as well if it has been started.
 func (rig *Rig) startProcess(log Log, ready, program string, args ...string) (*process, error) {
 	name := filepath.Base(program)
 	p := &process{cmd: exec.Command(program, args...), done: make(chan struct{})}
@@ -53,8 +54,8 @@ func (rig *Rig) startProcess(log Log, ready, program string, args ...string) (*p
 	return p, nil
 }
 
-// startGuard starts what ends the server even if the test binary is killed. Pdeathsig would not do: a process that
-// changes its user, as Postfix does, loses it.
+// startGuard starts what ends the server even if the test binary is killed. Pdeathsig would
+// not do: a process that changes its user, as Postfix does, loses it.
 func (p *process) startGuard() error {
 	guard := exec.Command("sh", "-c", `cat; kill -KILL "-$0"`, strconv.Itoa(p.cmd.Process.Pid))
 	guard.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// Proxy is Mailreeve, running in front of a rig's servers. It offers TLS of both kinds, and entry in clear, which its
-// built-in policy refuses.
+// Proxy is Mailreeve, running in front of a rig's servers. It offers TLS of both kinds, and
+// entry in clear, which its built-in policy refuses.
 type Proxy struct {
 	IMAP, POP3, Submission    Endpoint // STARTTLS
 	IMAPS, POP3S, Submissions Endpoint
@@ -35,7 +35,8 @@ type Hop struct {
 	Forward map[Protocol]string // "id", "xclient" or "proxy"; "" for none
 }
 
-// Named is the way to use the rig's servers: encrypted, with the client's address forwarded in each protocol's own way.
+// Named is the way to use the rig's servers: encrypted, with the client's address forwarded
+// in each protocol's own way.
 var Named = Hop{StartTLS, map[Protocol]string{IMAP: "id", POP3: "xclient", Submission: "xclient"}}
 
 // mailreeve builds the program, with the race detector, once per test binary.

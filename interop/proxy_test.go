@@ -17,8 +17,8 @@ import (
 	"github.com/emersion/go-imap/v2/imapclient"
 )
 
-// each runs the test once for every hop to the servers: in clear, by STARTTLS, by implicit TLS, and with each way to
-// name the client.
+// each runs the test once for every hop to the servers: in clear, by STARTTLS, by implicit
+// TLS, and with each way to name the client.
 func eachHop(t *testing.T, test func(*testing.T, *Rig, *Proxy)) {
 	t.Helper()
 	rig := StartServers(t)
@@ -307,7 +307,8 @@ func TestProxyIdle(t *testing.T) {
 	must(t, c.Logout().Wait())
 }
 
-// In clear nobody gets in. The answer is the same for a right and a wrong password, and the servers are not asked.
+// In clear nobody gets in. The answer is the same for a right and a wrong password, and the
+// servers are not asked.
 func TestProxyRefusesPlaintext(t *testing.T) {
 	rig := StartServers(t)
 	p := rig.StartProxy(t, Named)

@@ -23,18 +23,21 @@ import (
 // patience is how long a helper waits for an event before it gives the test up.
 const patience = 20 * time.Second
 
-// Rig is a provider's mail system as it stands behind the proxy. It treats 127.0.0.1 as the address of a trusted
-// proxy; a peer with any other address (see [Rig.DialFrom]) is a stranger.
+// Rig is a provider's mail system as it stands behind the proxy. It treats 127.0.0.1 as the
+// address of a trusted proxy; a peer with any other address (see [Rig.DialFrom]) is a
+// stranger.
 type Rig struct {
 	Dir    string // holds all that the servers read and write; removed when they have stopped
 	CAFile string // PEM; the authority behind the servers' certificates
 	CAs    *x509.CertPool
 
-	// Dovecot. The plain endpoints offer STARTTLS; those named Haproxy expect a PROXY header first of all.
+	// Dovecot. The plain endpoints offer STARTTLS; those named Haproxy expect a PROXY header
+	// first of all.
 	IMAP, IMAPHaproxy, POP3, POP3Haproxy     Endpoint
 	IMAPS, IMAPSHaproxy, POP3S, POP3SHaproxy Endpoint
 
-	// Postfix. All accept XCLIENT, but for SubmissionNoXCLIENT. Submission has no TLS at all, SubmissionStartTLS refuses to go on without.
+	// Postfix. All accept XCLIENT, but for SubmissionNoXCLIENT. Submission has no TLS at all,
+	// SubmissionStartTLS refuses to go on without.
 	Submission, SubmissionHaproxy   Endpoint
 	SubmissionStartTLS              Endpoint
 	SubmissionNoXCLIENT             Endpoint // the same for a proxy that is not trusted to name clients
@@ -78,8 +81,8 @@ var shared struct {
 	err  error
 }
 
-// StartServers returns the running servers, which all tests of a binary share. Tests that must not see each other's mail
-// use accounts of their own: [Rig.NewAccount].
+// StartServers returns the running servers, which all tests of a binary share. Tests that
+// must not see each other's mail use accounts of their own: [Rig.NewAccount].
 func StartServers(t testing.TB) *Rig {
 	t.Helper()
 	Require(t, "dovecot", "postfix")
@@ -152,7 +155,8 @@ func start() (*Rig, error) {
 
 // newRig lays out everything but the running processes.
 func newRig() (*Rig, error) {
-	// Not testing.TB.TempDir: the rig outlives the test that starts it, and the servers' own users must get in.
+	// Not testing.TB.TempDir: the rig outlives the test that starts it, and the servers' own
+	// users must get in.
 	dir, err := os.MkdirTemp("", "mailreeve-interop-")
 	if err != nil {
 		return nil, err
@@ -190,7 +194,8 @@ func newRig() (*Rig, error) {
 	)
 }
 
-// makeMailDir makes the directory of all mailboxes for the user whose name the servers deliver mail under.
+// makeMailDir makes the directory of all mailboxes for the user whose name the servers
+// deliver mail under.
 func (rig *Rig) makeMailDir() error {
 	nobody, err := user.Lookup("nobody")
 	if err != nil {
@@ -207,7 +212,8 @@ func (rig *Rig) makeMailDir() error {
 //go:embed *.conf *.cf
 var templates embed.FS
 
-// configure writes the named file into the directory, with the rig's own addresses and paths filled in.
+// configure writes the named file into the directory, with the rig's own addresses and
+// paths filled in.
 func (rig *Rig) configure(name, dir string) error {
 	t, err := template.ParseFS(templates, name)
 	if err != nil {
@@ -220,7 +226,8 @@ func (rig *Rig) configure(name, dir string) error {
 	return os.WriteFile(filepath.Join(dir, name), []byte(b.String()), 0o644)
 }
 
-// freePort finds a port that nobody listens at, below those that the kernel gives to outgoing connections.
+// freePort finds a port that nobody listens at, below those that the kernel gives to
+// outgoing connections.
 func freePort() int {
 	for {
 		port := 4000 + rand.IntN(8000)

@@ -117,7 +117,8 @@ func (k *Talk) Ask(line, pattern string) string {
 	return k.Expect(pattern)
 }
 
-// SASLPlain returns the account's credentials as an initial response for the mechanism PLAIN (RFC 4616).
+// SASLPlain returns the account's credentials as an initial response for the mechanism
+// PLAIN (RFC 4616).
 func (a Account) SASLPlain() string {
 	return base64.StdEncoding.EncodeToString([]byte("\x00" + a.User + "\x00" + a.Password))
 }
