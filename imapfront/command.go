@@ -22,8 +22,9 @@ const (
 // command is one command line, as far as it was read.
 type command struct {
 	tag, name string
-	rest      string // arguments on the line; of AUTHENTICATE the initial response
+	rest      string // arguments on the line, as far as they were not taken
 	mech      string // of AUTHENTICATE
+	initial   string // response of AUTHENTICATE, empty: none
 	size      int    // bytes of the command so far, literals included
 }
 

@@ -104,13 +104,12 @@ func (d *dialogue) obey(c *command) (proxy.Request, error) {
 		d.pending = c
 		return proxy.Request{Kind: proxy.Chosen, Token: c.tag, Mech: policy.UserPass, Exposed: !c.waits()}, nil
 	case "AUTHENTICATE": // RFC 9051 section 6.2.2
-		mech, initial, secret := proxy.SplitAuth(c.rest)
-		if mech == "" {
+		var secret bool
+		if c.mech, c.initial, secret = proxy.SplitAuth(c.rest); c.mech == "" {
 			break
 		}
-		c.mech, c.rest = mech, initial
 		d.pending = c
-		return proxy.Request{Kind: proxy.Chosen, Token: c.tag, Mech: mech, Exposed: secret}, nil
+		return proxy.Request{Kind: proxy.Chosen, Token: c.tag, Mech: c.mech, Exposed: secret}, nil
 	}
 	// All others want no argument here; a literal must not be read as commands.
 	if err := d.skip(c); err != nil {
@@ -230,7 +229,7 @@ func (d *dialogue) credential(c *command) (proxy.Request, error) {
 		}
 		return d.unless(c, r, err)
 	}
-	return d.unless(c, r, malformed(d.wire.Exchange(mark, c.rest, d.limits, &r)))
+	return d.unless(c, r, malformed(d.wire.Exchange(mark, c.initial, d.limits, &r)))
 }
 
 // unless returns the request, or answers a syntax error.

@@ -58,20 +58,20 @@ const (
 // Facts are what is known of a session so far. An empty value is a fact not
 // known yet. The zero Facts know nothing.
 type Facts struct {
-	Values [factCount]string
+	values [factCount]string
 	IP     netip.Addr // the client's; networks are matched against it
 }
 
 // Get returns a fact's value, empty while it is unknown.
-func (f *Facts) Get(fact Fact) string { return f.Values[fact] }
+func (f *Facts) Get(fact Fact) string { return f.values[fact] }
 
 // Set makes a fact known.
-func (f *Facts) Set(fact Fact, value string) { f.Values[fact] = value }
+func (f *Facts) Set(fact Fact, value string) { f.values[fact] = value }
 
 // Forget makes facts unknown again: a client that starts TLS begins anew.
 func (f *Facts) Forget(facts ...Fact) {
 	for _, fact := range facts {
-		f.Values[fact] = ""
+		f.values[fact] = ""
 	}
 }
 
@@ -103,7 +103,7 @@ func (t *Term) match(f *Facts) truth {
 			in = in || n.Contains(f.IP)
 		}
 	} else {
-		value := f.Values[t.Fact]
+		value := f.values[t.Fact]
 		if value == "" {
 			return unknown
 		}

@@ -114,7 +114,7 @@ func (d *dialogue) obey(c *command) (proxy.Request, error) {
 		}
 		d.pending = c
 		return proxy.Request{Kind: proxy.Chosen, Mech: policy.UserPass, User: r.User}, nil
-	case "PASS":
+	case "PASS": // RFC 1939 section 7
 		if d.user != "" {
 			return d.credential(c)
 		}
@@ -172,7 +172,7 @@ func (d *dialogue) credential(c *command) (proxy.Request, error) {
 	case "USER":
 		d.user = strings.TrimSpace(c.rest)
 		return proxy.Request{}, d.ok("Send your password.")
-	case "PASS": // RFC 1939 section 7
+	case "PASS":
 		user := d.user
 		d.user = ""
 		if user == "" {

@@ -13,7 +13,8 @@ import (
 
 // Settings are what a session lives by. A session takes them once, when it is
 // accepted, and keeps them when new ones are applied. [Engine.Apply] takes a
-// copy of them and of their listeners; what these point to must not change.
+// copy of them and of their listeners; what these point to must not change. There
+// are no defaults here, but where a field says so: those are the configuration's.
 type Settings struct {
 	Hostname  string // said in greetings
 	Listeners []*Listener

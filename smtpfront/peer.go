@@ -25,11 +25,11 @@ const (
 type peer struct {
 	wire       *proxy.Wire
 	origin     proxy.Origin
-	sent       []string // secrets that the backend was told, not to be repeated in a log
 	extensions []string // behind the first line of the reply to EHLO; nil: not known
+	sent       []string // secrets that the backend was told, not to be repeated in a log
 }
 
-// Greeting reads the greeting.
+// Greeting wants 220: 554 is a no (RFC 5321 section 3.1).
 func (p *peer) Greeting() error {
 	_, err := p.expect(220)
 	return err
@@ -63,10 +63,6 @@ func (p *peer) Offer() (proxy.Offer, error) {
 // Login forwards the facts and logs in. The backend hears the client's own
 // EHLO argument, since its Received line is about the client.
 func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
-	name := p.origin.Software.Hello
-	if name == "" {
-		name = p.origin.Hostname
-	}
 	if p.origin.Forward && p.origin.Client.IsValid() {
 		if err := p.ehlo(p.origin.Hostname); err != nil {
 			return nil, err
@@ -75,7 +71,7 @@ func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
 			return nil, fmt.Errorf("naming the client by XCLIENT: %w", err)
 		}
 	}
-	if p.ehlo(name) != nil {
+	if hello := p.origin.Software.Hello; hello == "" || p.ehlo(hello) != nil {
 		// Some servers refuse names that customers' machines have; the login
 		// shall be judged by the password.
 		if err := p.ehlo(p.origin.Hostname); err != nil {
