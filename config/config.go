@@ -85,7 +85,7 @@ type Listener struct {
 
 // Certificates says where certificates come from.
 type Certificates struct {
-	Files []CertificateFiles `yaml:"files" doc:"Certificates in PEM files. A name may have several, for example ECDSA and RSA. Paths in this file are relative to the directory of this file."`
+	Files []CertificateFiles `yaml:"files" doc:"Certificates in PEM files. A name may have several, for example ECDSA and RSA."`
 }
 
 // CertificateFiles are the files of one certificate.
@@ -156,7 +156,7 @@ type Drain struct {
 
 // Events says where events go.
 type Events struct {
-	File string        `yaml:"file" default:"events.jsonl" doc:"File of the events, in JSON lines."`
+	File string        `yaml:"file" default:"events.jsonl" doc:"File of the events, in JSON lines. The systemd unit lets it be /var/log/mailreeve/events.jsonl."`
 	Keep time.Duration `yaml:"keep" default:"7d" min:"1h" max:"3650d" doc:"Age at which events are deleted, a day's file at a time. There is no forever, because events are about people."`
 }
 

@@ -111,7 +111,8 @@ const (
 
 // ExampleFile is the configuration with every key explained, a file to begin with.
 func ExampleFile() []byte {
-	return Example(schemaFile, "Configuration of Mailreeve. Lines that are commented out show keys that most files leave out.", Config{})
+	return Example(schemaFile, "Configuration of Mailreeve. Lines that are commented out show keys that most files leave out. "+
+		"Relative paths begin at the directory of this file.", Config{})
 }
 
 // SchemaFile is the JSON Schema of the configuration, for editors.
