@@ -92,7 +92,8 @@ func (k *checker) hosts() {
 			return true
 		}
 		if other != brand {
-			k.fail(key, fmt.Sprintf("%s belongs to the brand %s already", quote(host), quote(string(k.Brands[other].Name))), "leave it in one of the two: the name tells the brand")
+			k.fail(key, fmt.Sprintf("%s belongs to the brand %s already", quote(host), quote(string(k.Brands[other].Name))),
+				"leave it in one of the two: the name tells the brand")
 		}
 		return other == brand
 	}
@@ -121,7 +122,8 @@ func (k *checker) hosts() {
 		for j, pattern := range b.Legacy {
 			at := element(child(key, "legacy"), j)
 			if where := canonical[string(pattern)]; where != "" {
-				k.fail(at, fmt.Sprintf("%s is a canonical name in %s", quote(string(pattern)), where), "leave it in one of the two")
+				k.fail(at, fmt.Sprintf("%s is a canonical name in %s", quote(string(pattern)), where),
+					"leave it in one of the two")
 			} else if slices.Index(b.Legacy, pattern) < j {
 				k.fail(at, quote(string(pattern))+" stands twice in the list", "leave one of them")
 			} else {
@@ -147,11 +149,13 @@ func (k *checker) listeners() {
 		if k.Brand(l.Brand) == nil {
 			k.fail(child(key, "brand"), "there is no brand "+quote(string(l.Brand)), k.knownBrands(l.Brand))
 		} else if len(k.Brand(l.Brand).Hosts[l.Protocol]) == 0 {
-			k.fail(child(key, "brand"), fmt.Sprintf("the brand %s has no host name for %s", quote(string(l.Brand)), l.Protocol), "add one to its hosts, or name another brand")
+			k.fail(child(key, "brand"), fmt.Sprintf("the brand %s has no host name for %s", quote(string(l.Brand)), l.Protocol),
+				"add one to its hosts, or name another brand")
 		}
 		for j, network := range l.ProxyProtocol {
 			if network.Bits() == 0 {
-				k.warn(element(child(key, "proxy_protocol"), j), "every client must send a PROXY header, and may claim any address in it", "name the networks of the load balancers")
+				k.warn(element(child(key, "proxy_protocol"), j), "every client must send a PROXY header, and may claim any address in it",
+					"name the networks of the load balancers")
 			}
 		}
 	}
@@ -172,7 +176,8 @@ func (k *checker) listenAddress(i int) {
 	key := child(element("listeners", i), "address")
 	ip, port, ok := listenIP(k.Listeners[i].Address)
 	if !ok {
-		k.fail(key, quote(k.Listeners[i].Address.Host)+" is a host name", "write one of this machine's IP addresses, or none for all")
+		k.fail(key, quote(k.Listeners[i].Address.Host)+" is a host name",
+			"write one of this machine's IP addresses, or none for all")
 		return
 	}
 	if port == 0 {
@@ -181,7 +186,8 @@ func (k *checker) listenAddress(i int) {
 	for j := range i {
 		other, otherPort, ok := listenIP(k.Listeners[j].Address)
 		if ok && port == otherPort && (ip == other || ip.IsUnspecified() || other.IsUnspecified()) {
-			k.fail(key, fmt.Sprintf("%s has %s already", element("listeners", j), k.Listeners[j].Address), "choose another address or port")
+			k.fail(key, fmt.Sprintf("%s has %s already", element("listeners", j), k.Listeners[j].Address),
+				"choose another address or port")
 			return
 		}
 	}
@@ -230,9 +236,11 @@ func (k *checker) masters(brand *Brand) {
 		key := child(child(b.key, "master"), "check")
 		switch at := k.Backend(brand, b.Master.Check); {
 		case at == nil:
-			k.fail(key, fmt.Sprintf("brand %s has no backend for %s", brand.Name, b.Master.Check), "name a protocol whose backend knows the passwords")
+			k.fail(key, fmt.Sprintf("brand %s has no backend for %s", brand.Name, b.Master.Check),
+				"name a protocol whose backend knows the passwords")
 		case at.Master != nil:
-			k.fail(key, fmt.Sprintf("the backend for %s has a master itself, so nobody would look at the password", b.Master.Check), "name a protocol whose backend knows the passwords")
+			k.fail(key, fmt.Sprintf("the backend for %s has a master itself, so nobody would look at the password", b.Master.Check),
+				"name a protocol whose backend knows the passwords")
 		}
 	}
 }
@@ -250,19 +258,22 @@ func (k *checker) backend(b placedBackend) {
 		case a.Port == 0:
 			k.fail(key, "no server listens on port 0", "write the backend's port")
 		case b.TLS == Off && !isInside(a):
-			k.warn(key, "passwords go to "+a.Host+" without encryption, and it is not seen to be a private address", "write tls: starttls, or a private IP address")
+			k.warn(key, "passwords go to "+a.Host+" without encryption, and it is not seen to be a private address",
+				"write tls: starttls, or a private IP address")
 		}
 	}
 	verify := child(b.key, "verify")
 	switch {
 	case b.TLS == Off && (b.Verify == VerifyPins || len(b.Pins) > 0 || b.CA != ""):
-		k.fail(child(b.key, "tls"), "without TLS there is no certificate to check", "write tls: starttls, or leave ca, pins and verify out")
+		k.fail(child(b.key, "tls"), "without TLS there is no certificate to check",
+			"write tls: starttls, or leave ca, pins and verify out")
 	case b.Verify == VerifyPins && len(b.Pins) == 0:
 		k.fail(verify, "there are no pins", "add the backend's pin to pins, or write verify: full")
 	case b.Verify == VerifyNone && (len(b.Pins) > 0 || b.CA != ""):
 		k.fail(verify, "pins and ca would not be looked at", "leave verify out, or leave them out")
 	case b.Verify == VerifyNone && b.TLS != Off:
-		k.warn(verify, "whoever stands between here and the backend can read every password", "write verify: pins and the backend's pin")
+		k.warn(verify, "whoever stands between here and the backend can read every password",
+			"write verify: pins and the backend's pin")
 	}
 	if b.CA != "" {
 		k.authorities(child(b.key, "ca"), b.CA)
@@ -323,7 +334,8 @@ func (k *checker) limits() {
 		size Size
 	}{{"line", l.Line}, {"literal", l.Literal}, {"token", l.Token}} {
 		if s.size > l.Memory {
-			k.fail(child("limits", s.key), "it is more than limits.memory, which holds it", "raise memory, or lower this")
+			k.fail(child("limits", s.key), "it is more than limits.memory, which holds it",
+				"raise memory, or lower this")
 		}
 	}
 	if l.PerAddress > l.Connections {
@@ -391,7 +403,8 @@ func (k *checker) certificates(at time.Time) {
 				if !store.Covers(string(host)) && !told[host] {
 					told[host] = true
 					key := element(child(child(element("brands", i), "hosts"), string(p)), j)
-					k.fail(key, "no certificate is for "+string(host), "order one that names it, and add it to certificates")
+					k.fail(key, "no certificate is for "+string(host),
+						"order one that names it, and add it to certificates")
 				}
 			}
 		}
@@ -405,6 +418,7 @@ func (k *checker) keyMode(key string, f CertificateFiles) {
 		part, path = "cert", f.Cert
 	}
 	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o007 != 0 {
-		k.warn(child(key, part), fmt.Sprintf("everybody on this machine has rights to the private key (mode %04o)", info.Mode().Perm()), "chmod o= "+path)
+		k.warn(child(key, part), fmt.Sprintf("everybody on this machine has rights to the private key (mode %04o)", info.Mode().Perm()),
+			"chmod o= "+path)
 	}
 }

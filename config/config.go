@@ -275,7 +275,8 @@ func (m *Master) Password() (string, error) {
 		return "", err
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return "", wrong{fmt.Sprintf("others than the owner have rights to %s (mode %04o)", m.PasswordFile, mode), "chmod 600 " + m.PasswordFile}
+		return "", wrong{fmt.Sprintf("others than the owner have rights to %s (mode %04o)", m.PasswordFile, mode),
+			"chmod 600 " + m.PasswordFile}
 	}
 	const most = 4 << 10 // no password is so long; a wrong path may be a device
 	data, err := readFile(m.PasswordFile, most)

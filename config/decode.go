@@ -455,7 +455,8 @@ func parseDuration(text string) (time.Duration, error) {
 // parsePrefix reads a network in CIDR form, without host bits (RFC 4632 section 3.1).
 func parsePrefix(text string) (netip.Prefix, error) {
 	if ip, err := netip.ParseAddr(text); err == nil {
-		return netip.Prefix{}, wrong{quote(text) + " is an address, not a network", fmt.Sprintf("write %s/%d for this one address", ip, ip.BitLen())}
+		return netip.Prefix{}, wrong{quote(text) + " is an address, not a network",
+			fmt.Sprintf("write %s/%d for this one address", ip, ip.BitLen())}
 	}
 	p, err := netip.ParsePrefix(text)
 	if err != nil {

@@ -187,7 +187,8 @@ type Name string
 func (n *Name) UnmarshalText(text []byte) error {
 	const most = 63 // as a label of the DNS, so it fits wherever one does
 	if len(text) == 0 || len(text) > most || strings.Trim(strings.ToLower(string(text)), "abcdefghijklmnopqrstuvwxyz0123456789.-_") != "" {
-		return wrong{quote(string(text)) + " is not a name", "write 1 to 63 of letters, digits, dots, dashes and underscores"}
+		return wrong{quote(string(text)) + " is not a name",
+			"write 1 to 63 of letters, digits, dots, dashes and underscores"}
 	}
 	*n = Name(text)
 	return nil
@@ -204,7 +205,8 @@ func (h *Host) UnmarshalText(text []byte) error {
 	if _, err := netip.ParseAddr(name); err == nil {
 		return wrong{quote(string(text)) + " is an address, not a host name", "write the name that customers are told"}
 	}
-	bad := wrong{quote(string(text)) + " is not a host name", "write one like imap.example.org; its letters outside ASCII as xn--..."}
+	bad := wrong{quote(string(text)) + " is not a host name",
+		"write one like imap.example.org; its letters outside ASCII as xn--..."}
 	if len(name) > 253 {
 		return bad
 	}
@@ -230,7 +232,8 @@ func (p *Pattern) UnmarshalText(text []byte) error {
 	suffix, wild := strings.CutPrefix(string(text), "*.")
 	var h Host
 	if err := h.UnmarshalText([]byte(suffix)); err != nil {
-		return wrong{quote(string(text)) + " is not a host name or *.suffix", "write one like imap.example.org or *.example.org"}
+		return wrong{quote(string(text)) + " is not a host name or *.suffix",
+			"write one like imap.example.org or *.example.org"}
 	}
 	*p = Pattern(h)
 	if wild {
@@ -247,7 +250,8 @@ type Address struct {
 
 // UnmarshalText reads host:port, with brackets around an IPv6 address.
 func (a *Address) UnmarshalText(text []byte) error {
-	bad := wrong{quote(string(text)) + " is not an address with a port", `write one like "10.0.0.5:143", "[2001:db8::5]:143" or ":143"`}
+	bad := wrong{quote(string(text)) + " is not an address with a port",
+		`write one like "10.0.0.5:143", "[2001:db8::5]:143" or ":143"`}
 	host, port, err := net.SplitHostPort(string(text))
 	if err != nil {
 		return bad
@@ -311,11 +315,13 @@ func (u *HelpURL) UnmarshalText(text []byte) error {
 	s := string(text)
 	for _, r := range s {
 		if r <= ' ' || r >= 0x7f {
-			return wrong{quote(s) + " has characters that not every mail program shows", "write it in ASCII without spaces"}
+			return wrong{quote(s) + " has characters that not every mail program shows",
+				"write it in ASCII without spaces"}
 		}
 	}
 	if len(s) > maxHelp {
-		return wrong{fmt.Sprintf("%d characters are too many", len(s)), fmt.Sprintf("write a short address that redirects, of at most %d", maxHelp)}
+		return wrong{fmt.Sprintf("%d characters are too many", len(s)),
+			fmt.Sprintf("write a short address that redirects, of at most %d", maxHelp)}
 	}
 	if parsed, err := url.Parse(s); err != nil || parsed.Scheme != "https" || parsed.Hostname() == "" || parsed.User != nil {
 		return wrong{quote(s) + " is not the address of a secure page", "write one like https://help.example.org/mail"}
