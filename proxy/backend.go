@@ -293,8 +293,8 @@ func (b *Backend) answered() {
 	b.alive = time.Now()
 }
 
-// fetch asks for the offer on a connection of its own. A panic of the front's,
-// which no session would survive to record, becomes an error.
+// fetch is Probe in bounded time. A panic of the front's, which no session would
+// survive to record, becomes an error.
 func (b *Backend) fetch(ctx context.Context) (offer Offer, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -303,18 +303,14 @@ func (b *Backend) fetch(ctx context.Context) (offer Offer, err error) {
 	}()
 	ctx, cancel := context.WithTimeout(ctx, b.Connect+b.Login)
 	defer cancel()
-	l, err := b.connect(ctx, Origin{}) // no customer stands behind it: the backend sees the proxy
-	if err != nil {
-		return offer, err
-	}
-	defer l.close()
-	return l.peer.Offer()
+	_, offer, err = b.Probe(ctx)
+	return offer, err
 }
 
-// Probe asks the backend what it offers, afresh, for a check from the command
-// line. It returns the address that answered.
+// Probe asks the backend what it offers, afresh. It returns the address that
+// answered.
 func (b *Backend) Probe(ctx context.Context) (address string, o Offer, err error) {
-	l, err := b.connect(ctx, Origin{})
+	l, err := b.connect(ctx, Origin{}) // no customer stands behind it: the backend sees the proxy
 	if err != nil {
 		return "", o, err
 	}

@@ -25,6 +25,12 @@ var fronts = map[config.Protocol]*proxy.Front{
 	config.Submission: smtpfront.Front,
 }
 
+var hops = map[config.BackendTLS]proxy.Hop{
+	config.Off:      proxy.HopPlain,
+	config.STARTTLS: proxy.HopStartTLS,
+	config.Implicit: proxy.HopImplicit,
+}
+
 // load reads a configuration and makes the engine's settings of it. Warnings
 // do not prevent that, and expired certificates only where a check is strict: a
 // proxy that serves one is better than a proxy that does not start.
@@ -190,7 +196,7 @@ func newBackend(c *config.Config, b *config.Backend, protocol config.Protocol) (
 	}
 	p := &proxy.Backend{
 		Front: fronts[protocol], TLS: conf, Connect: b.ConnectTimeout, Login: b.LoginTimeout, Hostname: string(c.Hostname),
-		Hop:     map[config.BackendTLS]proxy.Hop{config.Off: proxy.HopPlain, config.STARTTLS: proxy.HopStartTLS, config.Implicit: proxy.HopImplicit}[b.TLS],
+		Hop:     hops[b.TLS],
 		Proxy:   slices.Contains(b.Forward, config.ForwardProxy),
 		Forward: slices.Contains(b.Forward, config.ForwardID) || slices.Contains(b.Forward, config.ForwardXCLIENT),
 	}
