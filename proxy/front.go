@@ -52,8 +52,8 @@ type Dialogue interface {
 	Greet() error
 
 	// Next answers harmless commands itself and returns the first Request, or
-	// io.EOF when the client has left, politely or not; an [*Ending] says more.
-	// After a Chosen request that was not refused it reads the credential.
+	// the connection's error, or an [*Ending] that says more, like [Quit]. After
+	// a Chosen request that was not refused it reads the credential.
 	Next() (Request, error)
 
 	// Refuse answers the request last returned by Next; the dialogue goes on.
