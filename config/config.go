@@ -157,7 +157,7 @@ type Drain struct {
 // Events says where events go.
 type Events struct {
 	File string        `yaml:"file" default:"events.jsonl" doc:"File of the events, in JSON lines. The systemd unit lets it be /var/log/mailreeve/events.jsonl."`
-	Keep time.Duration `yaml:"keep" default:"7d" min:"1h" max:"3650d" doc:"Age at which events are deleted, a day's file at a time. There is no forever, because events are about people."`
+	Keep time.Duration `yaml:"keep" default:"7d" min:"1d" max:"3650d" doc:"Age at which events are deleted, a day's file at a time. There is no forever, because events are about people."`
 }
 
 // Log says what the operators' log is like.

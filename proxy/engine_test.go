@@ -70,6 +70,9 @@ func TestApplyRefusesAndChangesNothing(t *testing.T) {
 		{"host without a backend", func(s *Settings) {
 			s.Brands = append(s.Brands, &Brand{Name: "b", Hosts: map[string][]string{"toy": {"b.example"}}})
 		}, "brand b: host name b.example is for toy, and there is no backend for it"},
+		{"master without a check", func(s *Settings) { s.Brands[0].Backends["toy"].Master = &Master{User: "boss"} },
+			"brand test: the backend for toy has a master, and nowhere to check the customer's password"},
+		{"no silence", func(s *Settings) { s.Times.Idle = nil }, "listener starttls: no time of silence is allowed for toy"},
 		{"address twice", func(s *Settings) { s.Listeners[0].Address, s.Listeners[1].Address = freed, freed },
 			"listener implicit: address " + freed + " is used twice"},
 		{"busy", func(s *Settings) { s.Listeners[0].Address, s.Listeners[1].Address = freed, busy.Addr().String() },

@@ -283,14 +283,6 @@ func TestMaster(t *testing.T) {
 		r := rigWithMaster(t)
 		enter(r, "AUTH PLAIN", "anna right bob").want("OK master>bob is in")
 	})
-	bubble(t, func(t *testing.T) {
-		r := rigWithMaster(t)
-		r.backend.Check = nil
-		enter(r, "LOGIN anna right").wantPrefix("NO unavailable ")
-		if !strings.Contains(fmt.Sprint(r.logs.FilterMessageSnippet("could not be carried out").All()), "nowhere to check") {
-			t.Error("the log does not say why")
-		}
-	})
 }
 
 func TestWatchFillsTheEvent(t *testing.T) {

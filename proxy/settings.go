@@ -96,6 +96,11 @@ func (s *Settings) prepare() error {
 	}
 	s.names = map[string]nameOf{}
 	for _, b := range s.Brands {
+		for front, backend := range b.Backends {
+			if backend.Master != nil && (backend.Check == nil || backend.Check.Master != nil) {
+				return fmt.Errorf("brand %s: the backend for %s has a master, and nowhere to check the customer's password", b.Name, front)
+			}
+		}
 		for front, hosts := range b.Hosts {
 			for _, host := range hosts {
 				host = strings.ToLower(host)
@@ -121,6 +126,9 @@ func (s *Settings) prepare() error {
 		}
 		if l.Brand.Backends[l.Front.Name] == nil {
 			return fmt.Errorf("listener %s: brand %s has no backend for %s", l.Name, l.Brand.Name, l.Front.Name)
+		}
+		if s.Times.Idle[l.Front.Name] <= 0 {
+			return fmt.Errorf("listener %s: no time of silence is allowed for %s", l.Name, l.Front.Name)
 		}
 		l.tls = s.tlsConfig(l)
 	}
