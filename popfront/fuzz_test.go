@@ -87,7 +87,7 @@ func wantReplies(t *testing.T, heard []byte) {
 			list = line != "."
 		case line == "+OK Begin TLS negotiation.":
 			return // what follows is an alert
-		case line == "+OK", line == "+OK Capability list follows.":
+		case line == "+OK", line == "+OK Capability list follows":
 			list = true
 		case strings.HasPrefix(line, "+OK "):
 		case strings.HasPrefix(line, "-ERR "):

@@ -23,7 +23,7 @@ func TestCapabilitiesInClear(t *testing.T) {
 	play(t, "starttls", `
 		S: +OK proxy.test.example ready.
 		C: CAPA
-		S: +OK Capability list follows.
+		S: +OK Capability list follows
 		S: RESP-CODES
 		S: AUTH-RESP-CODE
 		S: TOP
@@ -49,7 +49,7 @@ func TestCapabilitiesInClearBorne(t *testing.T) {
 	play(t, "starttls", `
 		S: +OK proxy.test.example ready.
 		C: capa
-		S: +OK Capability list follows.
+		S: +OK Capability list follows
 		S: RESP-CODES
 		S: AUTH-RESP-CODE
 		S: TOP
@@ -69,7 +69,7 @@ func TestCapabilitiesOverTLS(t *testing.T) {
 		C! tls pop.test.example
 		S: +OK proxy.test.example ready.
 		C: CAPA
-		S: +OK Capability list follows.
+		S: +OK Capability list follows
 		S: RESP-CODES
 		S: AUTH-RESP-CODE
 		S: TOP
@@ -96,7 +96,7 @@ func TestCapabilitiesWithTokens(t *testing.T) {
 		C! tls pop.test.example
 		S: +OK proxy.test.example ready.
 		C: CAPA
-		S: +OK Capability list follows.
+		S: +OK Capability list follows
 		S: RESP-CODES
 		S: AUTH-RESP-CODE
 		S: UIDL
@@ -118,7 +118,7 @@ func TestBackendWithoutCapabilities(t *testing.T) {
 		C! tls pop.test.example
 		S: +OK proxy.test.example ready.
 		C: CAPA
-		S: +OK Capability list follows.
+		S: +OK Capability list follows
 		S: RESP-CODES
 		S: AUTH-RESP-CODE
 		S: USER

@@ -26,11 +26,11 @@ import (
 // of the greeting: programs show these texts, and after a refused PASS they ask
 // for a password.
 var Front = &proxy.Front{
-	Name:    "pop3",
-	ALPN:    "pop3",
-	Port:    995,
-	Early:   true,
-	Upfront: true,
+	Name:        "pop3",
+	ALPN:        "pop3",
+	Port:        995,
+	RefuseEarly: true,
+	OutageEarly: true,
 	// No Goodbye: a POP3 server says nothing unasked (RFC 1939 section 3).
 	Open: func(w *proxy.Wire, a proxy.Advert, l proxy.Limits) proxy.Dialogue {
 		return &dialogue{wire: w, advert: a, limits: l}
@@ -92,8 +92,8 @@ func (d *dialogue) Next() (proxy.Request, error) {
 func (d *dialogue) obey(c *command) (proxy.Request, error) {
 	none := proxy.Request{}
 	switch c.name {
-	case "CAPA": // RFC 2449 section 5
-		return none, d.wire.Say("+OK Capability list follows.\r\n" + strings.Join(d.capabilities(), "\r\n") + "\r\n.\r\n")
+	case "CAPA": // RFC 2449 section 5; no full stop before the last line, since nmap reads up to the first
+		return none, d.wire.Say("+OK Capability list follows\r\n" + strings.Join(d.capabilities(), "\r\n") + "\r\n.\r\n")
 	case "NOOP": // RFC 1939 section 5 has it after the login; monitors send it before
 		return none, d.ok("Nothing done.")
 	case "QUIT": // RFC 1939 section 5

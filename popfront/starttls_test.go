@@ -13,7 +13,7 @@ func TestSTLS(t *testing.T) {
 		S: +OK Begin TLS negotiation.
 		C! tls pop.test.example
 		C: CAPA
-		S: +OK Capability list follows.
+		S: +OK Capability list follows
 		S: RESP-CODES
 		S: AUTH-RESP-CODE
 		S: TOP
@@ -118,7 +118,7 @@ func TestOldHostNameIsToldAtUser(t *testing.T) {
 		C! tls pop.old.example
 		S: +OK proxy.test.example ready.
 		C: CAPA
-		S: +OK Capability list follows.
+		S: +OK Capability list follows
 		S: RESP-CODES
 		S: AUTH-RESP-CODE
 		S: TOP
