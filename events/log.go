@@ -1,5 +1,7 @@
 package events
 
+// The file of events: one line each, a file a day, gone after the retention time.
+
 import (
 	"bytes"
 	"encoding/json"

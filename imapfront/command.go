@@ -1,5 +1,8 @@
 package imapfront
 
+// Commands of a client not logged in: lines, literals and arguments within the
+// limits, and the ID behind the login.
+
 import (
 	"errors"
 	"strconv"

@@ -1,5 +1,8 @@
 package imapfront
 
+// The backend's side: greeting, TLS, capabilities, and the login under the client's
+// own tag.
+
 import (
 	"encoding/base64"
 	"errors"

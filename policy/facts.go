@@ -1,5 +1,7 @@
 package policy
 
+// Facts and what is compared with them.
+
 import "net/netip"
 
 // Fact names one thing that can be known of a session. The names are those of

@@ -1,5 +1,7 @@
 package popfront
 
+// The backend's side: banner, TLS, capabilities, XCLIENT and the login.
+
 import (
 	"encoding/base64"
 	"errors"

@@ -1,5 +1,8 @@
 package proxy
 
+// The way to a backend up to its greeting: addresses in order, PROXY header, TLS;
+// and what backends offer, remembered between sessions.
+
 import (
 	"context"
 	"crypto/tls"
@@ -248,7 +251,7 @@ func (b *Backend) offers(ctx context.Context, spawn func(func(context.Context)))
 	if b.err != nil {
 		stale, unsure = age > offerFailed, age > offerFailed
 	}
-	wait := b.asked.IsZero() || b.Front.Upfront && unsure
+	wait := b.asked.IsZero() || b.Front.OutageEarly && unsure
 	if b.asking == nil && (stale || wait) {
 		done := make(chan struct{})
 		b.asking = done

@@ -1,5 +1,8 @@
 package proxy
 
+// How sessions end: two letters, a stable word and a sentence, from whatever error
+// came up.
+
 import (
 	"bytes"
 	"errors"

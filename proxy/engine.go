@@ -1,5 +1,9 @@
 package proxy
 
+// The engine's outside: sockets, settings and the end. Apply opens what is new
+// before it closes what is old, so that a reload refuses nobody; Shutdown gives
+// every session its moment. What a session does is in session.go and login.go.
+
 import (
 	"context"
 	"errors"

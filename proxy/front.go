@@ -14,13 +14,13 @@ type Front struct {
 	ALPN string // the only application protocol accepted where a client names any (RFC 7301; ALPACA)
 	Port int    // of implicit TLS, told to customers (RFC 8314 section 7)
 
-	// Early is set where a refusal is best told before the password even over
+	// RefuseEarly is set where a refusal is best told before the password even over
 	// TLS: no POP3 client shows the text of a refused PASS.
-	Early bool
+	RefuseEarly bool
 
-	// Upfront is set where an outage is best told in place of the greeting: the
+	// OutageEarly is set where an outage is best told in place of the greeting: the
 	// protocol's programs take any failure of the login for a wrong password.
-	Upfront bool
+	OutageEarly bool
 
 	// Room is how many characters of a refusal programs show; 0: all of them.
 	Room int

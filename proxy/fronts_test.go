@@ -31,12 +31,12 @@ func TestRealFronts(t *testing.T) {
 			t.Errorf("%+v", f)
 		}
 		if f.Name == "pop3" {
-			if f.Goodbye != "" || !f.Early {
+			if f.Goodbye != "" || !f.RefuseEarly {
 				t.Error("POP3 has no word that is not an answer (RFC 1939 section 3), and tells early")
 			}
 			continue
 		}
-		if !strings.HasSuffix(f.Goodbye, "\r\n") || strings.Count(f.Goodbye, "\n") != 1 || len(f.Goodbye) > 80 || f.Early {
+		if !strings.HasSuffix(f.Goodbye, "\r\n") || strings.Count(f.Goodbye, "\n") != 1 || len(f.Goodbye) > 80 || f.RefuseEarly {
 			t.Errorf("%s: %q", f.Name, f.Goodbye)
 		}
 	}

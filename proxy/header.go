@@ -1,5 +1,9 @@
 package proxy
 
+// The PROXY header of a balancer in front of us (haproxy.org's proxy-protocol.txt).
+// The library reads the header; this file decides how many bytes that is, so that
+// none behind it is swallowed. The header that we send is made in backend.go.
+
 import (
 	"bufio"
 	"bytes"

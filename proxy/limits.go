@@ -1,5 +1,7 @@
 package proxy
 
+// Counters and memories that all sessions share, each with a bound of its own.
+
 import (
 	"net/netip"
 	"sync"

@@ -1,5 +1,9 @@
 package proxy
 
+// The part of a session's life that decides: what is advertised, which login is
+// refused when and why, and the way to the backend. The order is that of policy:
+// before the credential, with it, and once the backend has confirmed it.
+
 import (
 	"cmp"
 	"errors"
@@ -55,7 +59,7 @@ func (s *session) could(mech string) policy.Verdict {
 // tells reports whether a refusal must be told before the credential: in clear,
 // so that the answer cannot depend on it (RFC 8314 section 4.1) and it is not
 // sent; and where the protocol's programs show nothing later.
-func (s *session) tells() bool { return s.tls == nil || s.listener.Front.Early }
+func (s *session) tells() bool { return s.tls == nil || s.listener.Front.RefuseEarly }
 
 // bears reports whether the proxy and the backend know a mechanism at all.
 func (s *session) bears(mech string) bool {
@@ -130,7 +134,7 @@ func (s *session) chosen(d Dialogue, req Request) *Ending {
 		return s.refuse(d, req, s.refusal(NeedLogin))
 	case !s.bears(req.Mech):
 		return s.refuse(d, req, s.refusal(BadMech))
-	case s.listener.Front.Early && s.noOffer != nil:
+	case s.listener.Front.RefuseEarly && s.noOffer != nil:
 		// The backend was down a moment ago, and after the password nobody
 		// would see the words for it.
 		ref := s.refusal(Unavailable)

@@ -140,7 +140,7 @@ func TestEarlyFront(t *testing.T) {
 	early := func(t *testing.T) *rig {
 		r := newRig(t)
 		front := toy()
-		front.Early = true
+		front.RefuseEarly = true
 		r.backend.Front = front
 		for _, l := range r.settings.Listeners {
 			l.Front = front

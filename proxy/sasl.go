@@ -1,5 +1,8 @@
 package proxy
 
+// SASL as the client's server (RFC 4422), for the mechanisms whose credential can
+// be said again: the form is checked here, the credential by the backend.
+
 import (
 	"bytes"
 	"cmp"

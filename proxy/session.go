@@ -1,5 +1,9 @@
 package proxy
 
+// The life of a session up to its login: header, sniffing, handshake, dialogue,
+// and the one event at its end. It is straight-line code in one goroutine; others
+// reach it through the few fields under mu.
+
 import (
 	"context"
 	"crypto/rand"
@@ -348,7 +352,7 @@ func (s *session) converse() *Ending {
 	s.action = "greeting the client"
 	d := s.open(s.advert())
 	// Where STARTTLS is still to come, the name in it may lead to another brand.
-	if s.noOffer != nil && s.listener.Front.Upfront && (s.tls != nil || len(s.settings.Brands) == 1) {
+	if s.noOffer != nil && s.listener.Front.OutageEarly && (s.tls != nil || len(s.settings.Brands) == 1) {
 		s.event.Refused = refusedWords[Unavailable]
 		return s.bye(d, &Ending{who: byBackend, Reason: "backend_unavailable", Bye: Unavailable,
 			Sentence: "the backend could not be reached, and the client was told so in place of a greeting"})

@@ -1,5 +1,7 @@
 package proxy
 
+// What the engine is given, checked and indexed once so that sessions only look up.
+
 import (
 	"crypto/tls"
 	"fmt"

@@ -1,5 +1,8 @@
 package proxy
 
+// The sentences that people read, in each language, and what makes any text fit
+// for a line of a protocol. Codes are the fronts'.
+
 import (
 	"cmp"
 	"strconv"

@@ -1,5 +1,7 @@
 package smtpfront
 
+// The backend's side: greeting, EHLO, TLS, XCLIENT and AUTH.
+
 import (
 	"encoding/base64"
 	"errors"

@@ -34,11 +34,11 @@ import (
 // Front is submission. An outage is told in place of the greeting: programs
 // take any failure of AUTH, a temporary one too, for a wrong password.
 var Front = &proxy.Front{
-	Name:    "submission",
-	ALPN:    "smtp",
-	Port:    465,
-	Upfront: true,
-	Goodbye: "421 4.3.2 Server is restarting, please connect again.\r\n", // RFC 5321 section 3.8
+	Name:        "submission",
+	ALPN:        "smtp",
+	Port:        465,
+	OutageEarly: true,
+	Goodbye:     "421 4.3.2 Server is restarting, please connect again.\r\n", // RFC 5321 section 3.8
 	Open: func(w *proxy.Wire, a proxy.Advert, l proxy.Limits) proxy.Dialogue {
 		return &dialogue{wire: w, advert: a, limits: l}
 	},

@@ -1,5 +1,7 @@
 package main
 
+// The daemon: start, reload on SIGHUP, drain on SIGTERM.
+
 import (
 	"errors"
 	"os"

@@ -1,5 +1,7 @@
 package main
 
+// From the configuration's types to the engine's.
+
 import (
 	"crypto/tls"
 	"crypto/x509"
