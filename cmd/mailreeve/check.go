@@ -3,8 +3,12 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"slices"
 	"strings"
 
@@ -24,7 +28,7 @@ func newCheck() *cobra.Command {
 changing anything: keys, values, addresses, host names, certificates. Each problem
 is told with file, line, column and cure. The exit code is 1 where there is an error.
 
-With --probe the backends are asked, too, what they offer.`,
+With --probe every address of the backends is asked, too, what it offers.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			out := c.OutOrStdout()
@@ -62,19 +66,23 @@ func probeAll(ctx context.Context, out io.Writer, s *proxy.Settings) error {
 				continue
 			}
 			asked[b] = true
-			address, offer, err := b.Probe(ctx)
-			if err != nil {
-				bad++
-				for line := range strings.SplitSeq(err.Error(), "\n") {
-					fmt.Fprintf(out, "%s %s: %s\n", brand.Name, protocol, line)
+			for _, address := range b.Addresses {
+				said := fmt.Sprintf("%s %s: ", brand.Name, protocol)
+				one := only(b, address)
+				_, offer, err := one.Probe(ctx)
+				if err != nil {
+					bad++
+					if cure := cureOf(one, err); cure != "" {
+						err = fmt.Errorf("%w; %s", err, cure)
+					}
+					fmt.Fprintln(out, said+err.Error())
+					continue
 				}
-				continue
-			}
-			fmt.Fprintf(out, "%s %s: backend %s offers %s\n", brand.Name, protocol, address,
-				cmp.Or(strings.Join(offer.Mechs, " "), "no mechanism"))
-			for _, trouble := range doubts(b, protocol, offer) {
-				bad++
-				fmt.Fprintf(out, "%s %s: %s\n", brand.Name, protocol, trouble)
+				fmt.Fprintf(out, "%sbackend %s offers %s\n", said, address, cmp.Or(strings.Join(offer.Mechs, " "), "no mechanism"))
+				for _, trouble := range doubts(one, protocol, offer) {
+					bad++
+					fmt.Fprintln(out, said+trouble)
+				}
 			}
 		}
 	}
@@ -83,6 +91,56 @@ func probeAll(ctx context.Context, out io.Writer, s *proxy.Settings) error {
 			"mend them first: `mailreeve run` would start, and customers would be told that their mail server cannot be reached")
 	}
 	return nil
+}
+
+// only is a backend at one of its addresses: customers meet each of them.
+func only(b *proxy.Backend, address string) *proxy.Backend {
+	return &proxy.Backend{
+		Front: b.Front, Addresses: []string{address}, Hop: b.Hop, TLS: b.TLS, Connect: b.Connect, Login: b.Login,
+		Proxy: b.Proxy, Forward: b.Forward, Hostname: b.Hostname, Dialer: b.Dialer, Master: b.Master,
+	}
+}
+
+// cureOf says what to write in the configuration where a backend could not be
+// spoken with. It is empty where the error says all that is known.
+func cureOf(b *proxy.Backend, err error) string {
+	var bad *tls.CertificateVerificationError
+	var plain tls.RecordHeaderError
+	var network net.Error
+	connecting := new(net.OpError)
+	switch {
+	case errors.As(err, &bad) && len(bad.UnverifiedCertificates) > 0:
+		return certificateCure(bad)
+	case errors.As(err, &plain):
+		return "that port does not begin with TLS: set tls: starttls, or write the port that does"
+	case errors.As(err, &connecting) && connecting.Op == "dial":
+		return ""
+	case b.Proxy:
+		return "does that port take a PROXY header? Dovecot wants haproxy = yes and the proxy in haproxy_trusted_networks, " +
+			"Postfix smtpd_upstream_proxy_protocol = haproxy"
+	case errors.Is(err, io.EOF) || errors.As(err, &network) && network.Timeout():
+		return "what does that port wait for? TLS wants tls: implicit, a PROXY header forward: [proxy]"
+	}
+	return ""
+}
+
+// certificateCure names the key that helps with a certificate that was not believed.
+func certificateCure(bad *tls.CertificateVerificationError) string {
+	var name x509.HostnameError
+	var unknown x509.UnknownAuthorityError
+	cert := bad.UnverifiedCertificates[0]
+	way := ""
+	switch {
+	case errors.As(bad, &name) && len(cert.DNSNames) > 0:
+		way = "set name to the one in the certificate (" + proxy.CleanText(strings.Join(cert.DNSNames, ", ")) + ")"
+	case errors.As(bad, &unknown):
+		way = "set ca to a file with the authority that issued it"
+	case errors.As(bad, &name):
+		way = "give the backend a certificate with its name"
+	default:
+		way = "give the backend another certificate"
+	}
+	return fmt.Sprintf("%s; or, if its key is the right one, verify: pins and pins: ['%v']", way, config.PinOf(cert))
 }
 
 // doubts says what a backend offers that does not fit how it is used.

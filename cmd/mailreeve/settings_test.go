@@ -378,6 +378,84 @@ func encrypted(t *testing.T, ca *certs.Authority, o certs.Order, backend net.Add
 	return encryptedBackend{l.Addr().String(), config.PinOf(cert.Leaf)}
 }
 
+// TestProbeCures asks backends that cannot be spoken with, and reads what to
+// write in the configuration.
+func TestProbeCures(t *testing.T) {
+	dir, ca := files(t)
+	b, err := demo.Start(demo.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	named := encrypted(t, ca, certs.Order{Hosts: []string{"imap.internal"}}, b.IMAP)
+	here := encrypted(t, ca, certs.Order{Hosts: []string{"127.0.0.1"}}, b.IMAP)
+	expired := encrypted(t, ca, certs.Order{Hosts: []string{"127.0.0.1"}, NotBefore: time.Now().AddDate(-1, 0, 0)}, b.IMAP)
+	pin := func(e encryptedBackend) string {
+		return "; or, if its key is the right one, verify: pins and pins: ['" + e.pin.String() + "']"
+	}
+	for _, test := range []struct {
+		name, address, keys string
+		want                string // how what is said ends
+	}{
+		{"another name", named.address, "tls: implicit, ca: ca.pem, name: pop.internal", "; set name to the one in the certificate (imap.internal)" + pin(named)},
+		{"an address, not a name", named.address, "tls: implicit, ca: ca.pem", "; set name to the one in the certificate (imap.internal)" + pin(named)},
+		{"a name, not an address", here.address, "tls: implicit, ca: ca.pem, name: imap.internal", "; give the backend a certificate with its name" + pin(here)},
+		{"authority unknown", here.address, "tls: implicit", "; set ca to a file with the authority that issued it" + pin(here)},
+		{"expired", expired.address, "tls: implicit, ca: ca.pem", "; give the backend another certificate" + pin(expired)},
+		{"no TLS there", b.IMAP.String(), "tls: implicit", "; that port does not begin with TLS: set tls: starttls, or write the port that does"},
+		{"TLS there", here.address, "tls: off, login_timeout: 1s", "; what does that port wait for? TLS wants tls: implicit, a PROXY header forward: [proxy]"},
+		{"no PROXY header there", here.address, "tls: off, forward: [proxy]",
+			"; does that port take a PROXY header? Dovecot wants haproxy = yes and the proxy in haproxy_trusted_networks, Postfix smtpd_upstream_proxy_protocol = haproxy"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, s := settingsOf(t, dir, fmt.Sprintf(`
+version: 1
+brands: [{ name: example, help: 'https://help.example.org', hosts: { imap: [imap.example.org] } }]
+listeners: [{ address: ':993', protocol: imap, tls: implicit }]
+certificates: { files: [{ cert: mail.pem, key: mail.key }] }
+backends: { imap: { addresses: ['%s'], %s } }
+`, test.address, test.keys))
+			var out strings.Builder
+			if err := probeAll(t.Context(), &out, s); err == nil {
+				t.Error("no error")
+			}
+			if said := out.String(); !strings.HasSuffix(said, test.want+"\n") || strings.Count(said, "\n") != 1 {
+				t.Errorf("it says %q, which does not end in %q", said, test.want)
+			}
+		})
+	}
+}
+
+// TestProbeAsksEveryAddress finds the second address that nobody answers at.
+func TestProbeAsksEveryAddress(t *testing.T) {
+	dir, _ := files(t)
+	b, err := demo.Start(demo.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	ports, err := freePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, s := settingsOf(t, dir, fmt.Sprintf(`
+version: 1
+brands: [{ name: example, help: 'https://help.example.org', hosts: { imap: [imap.example.org] } }]
+listeners: [{ address: ':993', protocol: imap, tls: implicit }]
+certificates: { files: [{ cert: mail.pem, key: mail.key }] }
+backends: { imap: { addresses: ['%v', '127.0.0.1:%d'], tls: off } }
+`, b.IMAP, ports[0]))
+	var out strings.Builder
+	err = probeAll(t.Context(), &out, s)
+	if err == nil || err.Error() != "1 problem with the backends" {
+		t.Errorf("the error is %v", err)
+	}
+	want := fmt.Sprintf("example imap: backend %v offers PLAIN LOGIN\nexample imap: backend 127.0.0.1:%d: connecting: dial tcp 127.0.0.1:%[2]d: connect: connection refused\n", b.IMAP, ports[0])
+	if out.String() != want {
+		t.Errorf("it says %q, want %q", out.String(), want)
+	}
+}
+
 // TestDoubts lists what a backend may offer that does not fit.
 func TestDoubts(t *testing.T) {
 	for _, test := range []struct {
