@@ -96,20 +96,20 @@ func (d *decoder) parse(data []byte) *yaml.Node {
 		d.failAt(place{1, 1}, "", "the file is empty", "start from the example")
 		return nil
 	case err != nil:
-		d.syntax(err)
+		d.syntax(data, err)
 		return nil
 	}
 	switch err := loader.Load(&second); {
 	case err == nil:
 		d.fail(&second, "", "a second document begins here", "leave one document in the file, without --- and ... lines")
 	case err != io.EOF:
-		d.syntax(err)
+		d.syntax(data, err)
 	}
 	return document.Content[0]
 }
 
 // syntax records an error of the YAML parser.
-func (d *decoder) syntax(err error) {
+func (d *decoder) syntax(data []byte, err error) {
 	var at place
 	message := err.Error()
 	if load := new(yaml.LoadError); errors.As(err, &load) {
@@ -118,7 +118,22 @@ func (d *decoder) syntax(err error) {
 			message = load.ContextMsg + ", " + message
 		}
 	}
-	d.failAt(at, "", "not valid YAML: "+message, "look at indentation, brackets and quotes on this line and above")
+	cure := "look at indentation, brackets and quotes on this line and above"
+	if tabAt(data, at) {
+		message, cure = "a tab stands in the indentation", "indent with spaces"
+	}
+	d.failAt(at, "", "not valid YAML: "+message, cure)
+}
+
+// tabAt says whether a line is indented with a tab up to the place of an error (YAML 1.2
+// section 6.1 forbids it).
+func tabAt(data []byte, at place) bool {
+	for range at.line - 1 {
+		_, data, _ = bytes.Cut(data, []byte("\n"))
+	}
+	indentation := data[:len(data)-len(bytes.TrimLeft(data, " \t"))]
+	tab := bytes.IndexByte(indentation, '\t')
+	return tab >= 0 && tab < at.column
 }
 
 // notText finds the first byte that is not UTF-8, or a control character, which YAML does
