@@ -89,6 +89,11 @@ type Info struct {
 	KeyType   KeyType   // of the certificate's own key
 	NotBefore time.Time // first moment of validity
 	NotAfter  time.Time // last moment of validity
+
+	// Bare: no intermediate authority follows the certificate, though it says
+	// where its issuer can be fetched (RFC 5280 section 4.2.2.1), which mail
+	// programs do not do.
+	Bare bool
 }
 
 // Check says whether the certificate is valid at the given time; if not, the error is an [*Error].

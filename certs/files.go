@@ -1,6 +1,7 @@
 package certs
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
@@ -86,6 +87,7 @@ func (p Pair) load() (*entry, error) {
 	}
 	return &entry{tls: cert, info: Info{
 		Pair: p, Names: names, KeyType: kind, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
+		Bare: len(chain) == 1 && len(leaf.IssuingCertificateURL) > 0 && !bytes.Equal(leaf.RawIssuer, leaf.RawSubject),
 	}}, nil
 }
 

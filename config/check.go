@@ -384,6 +384,10 @@ func (k *checker) certificates(at time.Time) {
 			k.fail(child(key, part), bad.File+": "+bad.Problem(), bad.Cure)
 		}
 		if store != nil {
+			if store.List()[0].Bare {
+				k.warn(child(key, "cert"), f.Cert+": its intermediate authority is missing, and many mail programs will not believe it alone",
+					"append the intermediate certificate; with ACME, name fullchain.pem instead of cert.pem")
+			}
 			good = append(good, pair)
 			k.keyMode(key, f)
 		}

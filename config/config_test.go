@@ -2,9 +2,16 @@ package config
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/big"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -142,6 +149,22 @@ func fixtures(t *testing.T, dir string) {
 			t.Fatal(err)
 		}
 	}
+	bare := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: names, NotBefore: date(2020), NotAfter: date(2190),
+		IssuingCertificateURL: []string{"http://authority.example/intermediate.der"}}
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "mail.pem"), filepath.Join(dir, "mail.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer := pair.PrivateKey.(crypto.Signer)
+	parent := &x509.Certificate{Subject: pkix.Name{CommonName: "Intermediate"}}
+	if bare.Raw, err = x509.CreateCertificate(rand.Reader, bare, parent, signer.Public(), signer); err != nil {
+		t.Fatal(err)
+	}
+	leaf := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: bare.Raw}))
+	authority, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	key, err := os.ReadFile(filepath.Join(dir, "mail.key"))
 	if err != nil {
 		t.Fatal(err)
@@ -156,6 +179,8 @@ func fixtures(t *testing.T, dir string) {
 		{"empty.secret", "\n", 0o600},
 		{"lines.secret", "user\nsecret\n", 0o600},
 		{"garbage.pem", "garbage\n", 0o600},
+		{"bare.pem", leaf, 0o644},
+		{"chain.pem", leaf + string(authority), 0o644},
 	} {
 		path := filepath.Join(dir, f.name)
 		if err := os.WriteFile(path, []byte(f.content), 0o600); err != nil {
