@@ -69,6 +69,8 @@ type Backend struct {
 	Master *Master
 	Check  *Backend
 
+	dumb sometimes // "cannot be asked", in the log: anybody can connect while it is down
+
 	mu     sync.Mutex           // guards the following
 	failed map[string]time.Time // addresses that did not answer, and when
 	offer  Offer

@@ -41,10 +41,14 @@ func (s *session) backend() *Backend { return s.brand.Backends[s.listener.Front.
 
 // ask learns what the backend offers, from memory mostly.
 func (s *session) ask() {
-	s.offer, s.noOffer = s.backend().offers(s.engine.overdue, s.engine.spawn)
-	if s.noOffer != nil {
+	b := s.backend()
+	if s.offer, s.noOffer = b.offers(s.engine.overdue, s.engine.spawn); s.noOffer == nil {
+		return
+	}
+	if held, ok := b.dumb.ready(); ok {
 		s.engine.log().Warn("the backend cannot be asked what it offers", zap.String("session", s.id),
-			zap.String("brand", s.brand.Name), zap.String("protocol", s.listener.Front.Name), zap.Error(s.noOffer))
+			zap.String("brand", s.brand.Name), zap.String("protocol", s.listener.Front.Name), zap.Error(s.noOffer),
+			zap.Int("more", held))
 	}
 }
 

@@ -176,6 +176,33 @@ func TestEarlyFront(t *testing.T) {
 	})
 }
 
+// Anybody can connect while a backend is down; the log must not fill with it.
+func TestDeadBackendIsToldOnceASecond(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t)
+		r.fail["one:1"] = net.ErrClosed
+		connect := func() {
+			c := r.dial("starttls")
+			c.want("HELLO proxy.example")
+			c.close()
+			r.event()
+		}
+		for range 5 {
+			connect()
+		}
+		lines := r.logs.FilterMessageSnippet("cannot be asked")
+		if n := lines.Len(); n != 1 {
+			t.Errorf("%d lines in the log of five sessions in a second", n)
+		}
+		time.Sleep(time.Second)
+		connect()
+		lines = r.logs.FilterMessageSnippet("cannot be asked")
+		if all := lines.All(); len(all) != 2 || all[1].ContextMap()["more"] != int64(4) {
+			t.Errorf("a second later: %v", all)
+		}
+	})
+}
+
 func TestPasswordInClearIsExposed(t *testing.T) {
 	open, err := policy.New("open", []policy.Requirement{{ID: "encrypted", Finding: policy.Plaintext, Stages: []policy.Stage{{Do: policy.Observe}},
 		Require: policy.Matcher{{Fact: policy.TLS, Not: true, Values: []string{policy.None}}}}})
