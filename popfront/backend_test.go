@@ -1,6 +1,7 @@
 package popfront
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 
@@ -140,6 +141,24 @@ func TestXCLIENTInClearOverIPv6(t *testing.T) {
 		C! close
 		E: action=pass end=CR verified=true ip=2001:db8::7
 	`, forward, open, func(r *proxytest.Rig) { r.Client, r.Server = "[2001:db8::7]:40000", "[2001:db8::1]:110" })
+}
+
+// Dovecot says in its greeting only whether it takes XCLIENT; the offer has it,
+// so that a check can miss it.
+func TestXCLIENTOffered(t *testing.T) {
+	for greeting, want := range map[string]string{
+		"+OK [XCLIENT] Dovecot ready.": "XCLIENT UIDL",
+		"+OK Dovecot ready.":           "UIDL",
+	} {
+		p := Front.Dial(proxy.NewWire(&canned{says: bytes.NewReader([]byte(greeting + "\r\n+OK\r\nUIDL\r\n.\r\n"))}), proxy.Origin{})
+		if err := p.Greeting(); err != nil {
+			t.Fatal(err)
+		}
+		offer, err := p.Offer()
+		if got := strings.Join(offer.Extensions, " "); got != want || err != nil {
+			t.Errorf("after %q the offer is %q (%v), want %q", greeting, got, err, want)
+		}
+	}
 }
 
 // A backend that does not trust us is not told; one that refuses is set up wrongly.

@@ -48,6 +48,9 @@ func (p *peer) StartTLS() error {
 // Offer returns the capabilities. A backend without CAPA offers what RFC 1939 has.
 func (p *peer) Offer() (proxy.Offer, error) {
 	var o proxy.Offer
+	if p.xclient {
+		o.Extensions = []string{"XCLIENT"} // said in the greeting only
+	}
 	if err := p.wire.Say("CAPA\r\n"); err != nil {
 		return o, err
 	}

@@ -160,8 +160,13 @@ func doubts(b *proxy.Backend, protocol config.Protocol, o proxy.Offer) (found []
 	if b.Master != nil && !slices.Contains(o.Mechs, "PLAIN") {
 		found = append(found, "the master user logs in by PLAIN, which is not offered on this connection; set tls, or let the backend offer it to the proxy")
 	}
-	if protocol == config.Submission && b.Forward && !has("XCLIENT") {
-		found = append(found, "it does not take XCLIENT from the proxy; add the proxy to smtpd_authorized_xclient_hosts")
+	if b.Forward && !has("XCLIENT") {
+		switch protocol {
+		case config.POP3:
+			found = append(found, "it does not take XCLIENT from the proxy; add the proxy to login_trusted_networks")
+		case config.Submission:
+			found = append(found, "it does not take XCLIENT from the proxy; add the proxy to smtpd_authorized_xclient_hosts")
+		}
 	}
 	return found
 }
