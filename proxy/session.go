@@ -58,6 +58,7 @@ type session struct {
 	brand   *Brand
 	facts   policy.Facts
 	tls     *tls.ConnectionState
+	newest  uint16 // TLS version that the client offers, once heard
 	event   events.Session
 	offer   Offer
 	noOffer error // why the backend could not be asked
@@ -300,6 +301,9 @@ func (s *session) handshake(entry string) *Ending {
 			e = &Ending{who: byLimit, Reason: "handshake_timeout", Sentence: "the TLS handshake took too long"}
 		case "client_error":
 			e = &Ending{who: byProxy, Reason: "handshake_failed", Sentence: "the TLS handshake failed: " + CleanText(err.Error())}
+			if s.newest != 0 && s.newest < tls.VersionTLS12 {
+				e.Sentence = "the TLS handshake failed: the client offers " + tls.VersionName(s.newest) + " at most"
+			}
 			if strings.HasPrefix(err.Error(), "remote error") {
 				e.who = byClient
 			}
@@ -326,8 +330,11 @@ func cipherClass(state *tls.ConnectionState) string {
 	return policy.LegacyCiphers
 }
 
-// heard takes the server name from a ClientHello, also of a handshake that fails.
+// heard takes server name and newest version from a ClientHello, also of a handshake that fails.
 func (s *session) heard(hello *tls.ClientHelloInfo) {
+	if len(hello.SupportedVersions) > 0 {
+		s.newest = slices.Max(hello.SupportedVersions)
+	}
 	sni := hostName(hello.ServerName)
 	host, brand := s.settings.classify(s.listener, sni)
 	s.brand = brand

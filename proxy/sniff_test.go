@@ -211,7 +211,7 @@ func TestHandshakesThatFail(t *testing.T) {
 		})
 	}
 	refused("ALPN", &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}, "PT", "http/1.1")
-	refused("TLS 1.1", &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, "PT", "unsupported versions")
+	refused("TLS 1.1", &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, "PT", "the TLS handshake failed: the client offers TLS 1.1 at most")
 	refused("certificate", &tls.Config{}, "CT", "bad certificate")
 	refused("certificate, TLS 1.2", &tls.Config{MaxVersion: tls.VersionTLS12}, "CT", "bad certificate")
 }
