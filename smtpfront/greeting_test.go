@@ -120,6 +120,8 @@ func TestHarmlessCommands(t *testing.T) {
 		C: HELP
 		S: 214 2.0.0 This is a submission server: EHLO, STARTTLS, AUTH, then send mail
 		C: EXPN list
+		S: 502 5.5.1 Not implemented
+		C: FROB
 		S: 500 5.5.2 Unknown command
 		C: 
 		S: 500 5.5.2 Unknown command

@@ -153,6 +153,8 @@ func (d *dialogue) obey(c *command) (proxy.Request, error) {
 		return none, d.wrong(503, badSequence, "MAIL comes first")
 	case "RCPT", "DATA": // RFC 5321 section 4.1.4
 		return none, d.wrong(503, badSequence, "MAIL comes first")
+	case "EXPN", "ETRN", "TURN": // RFC 5321 section 4.2.4: known, and not for customers
+		return none, d.wrong(502, badSequence, "Not implemented")
 	}
 	return none, d.wrong(500, badSyntax, "Unknown command")
 }
