@@ -67,7 +67,9 @@ func newRoot() *cobra.Command {
 		Long: `Mailreeve stands in front of Dovecot and Postfix. It ends TLS for IMAP, POP3 and
 submission under the provider's own host names, sees how each customer logs in,
 refuses what shall no longer be in words that reach the person, and hands every
-good session to the backend untouched.`,
+good session to the backend untouched.
+
+The exit code is 0 when all is well, 1 after an error, 2 after a wrong command line.`,
 		Example: `  mailreeve demo                              try it, on this machine alone
   mailreeve config example > mailreeve.yaml   begin a configuration
   mailreeve check -c mailreeve.yaml --probe   check it, and ask your servers what they offer

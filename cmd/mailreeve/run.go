@@ -27,8 +27,8 @@ func newRun() *cobra.Command {
 		Long: `Run the proxy with a configuration file, until SIGTERM or SIGINT.
 
 SIGHUP reads the file and the certificates anew: sessions go on, and a file with
-an error leaves the old configuration in force and says so. It opens the event
-log anew too, for logrotate.
+an error leaves the old configuration in force and says so. Only events and
+log.format wait for the next start. It opens the event log anew too, for logrotate.
 
 SIGTERM and SIGINT drain: no new sessions, a goodbye in their protocol to those
 that are idle, spread over drain.goodbye; what is left is cut at drain.deadline.
