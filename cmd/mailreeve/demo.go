@@ -138,14 +138,30 @@ func (p demoPorts) distinct() error {
 
 // try opens and closes the ports, to find those that cannot be had.
 func (p demoPorts) try() error {
+	var busy []error
+	var numbers, flags []string
 	for _, l := range demoListeners(&p) {
 		socket, err := net.Listen("tcp", l.address())
-		if err != nil {
+		switch {
+		case errors.Is(err, syscall.EADDRINUSE):
+			busy = append(busy, demoHint(&proxy.ListenError{Listener: l.name, Address: l.address(), Err: err}, p))
+			numbers = append(numbers, fmt.Sprint(*l.port))
+			flags = append(flags, fmt.Sprintf("--%s %d", l.flag, p.other(*l.port)))
+		case err != nil:
 			return demoHint(&proxy.ListenError{Listener: l.name, Address: l.address(), Err: err}, p)
+		default:
+			socket.Close()
 		}
-		socket.Close()
 	}
-	return nil
+	switch last := len(busy) - 1; last {
+	case -1:
+		return nil
+	case 0:
+		return busy[0]
+	default:
+		return withHint(fmt.Errorf("ports %s and %s are in use, by another demo perhaps", strings.Join(numbers[:last], ", "), numbers[last]),
+			"`mailreeve demo %s` takes others", strings.Join(flags, " "))
+	}
 }
 
 func (l *demoListener) address() string { return fmt.Sprintf("127.0.0.1:%d", *l.port) }
@@ -298,7 +314,7 @@ Send mail (it arrives in bert's mailbox):
 See a refusal, in words: plaintext, then a server name of another service
   printf 'Subject: Hello\r\n\r\n' | curl -sv -u anna@demo.example:{password} {letter} -T - smtp://localhost:{submission} 2>&1 | grep '^<'
   curl -sv {login} --connect-to ::localhost:{imaps} imaps://pop.demo.example:{imaps}/ 2>&1 | grep '^<'
-Talk to it yourself:
+Talk to it yourself (then type, for example, "a login anna@demo.example {password}" or "ehlo me"):
   openssl s_client -CAfile {trust} -connect localhost:{imaps} -crlf -quiet
   openssl s_client -CAfile {trust} -connect localhost:{submission} -starttls smtp -crlf -quiet
 In a mail program (import the CA file as an authority first):
