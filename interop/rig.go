@@ -85,6 +85,9 @@ var shared struct {
 // must not see each other's mail use accounts of their own: [Rig.NewAccount].
 func StartServers(t testing.TB) *Rig {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("real servers are left out by -short")
+	}
 	Require(t, "dovecot", "postfix")
 	if os.Getuid() != 0 {
 		missing(t, "Postfix starts for root only: run the tests as root")

@@ -37,7 +37,7 @@ const (
 	offerFresh = time.Minute
 	// offerFailed is how long a failure to ask is believed, so that a dead
 	// backend does not hold up every greeting.
-	offerFailed = 5 * time.Second
+	offerFailed = 2 * time.Second
 	// offerPatience bounds the wait for a backend's answer before a greeting:
 	// clients wait at least 30 s for ours.
 	offerPatience = 5 * time.Second
@@ -296,6 +296,14 @@ func (b *Backend) answered() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.alive = time.Now()
+}
+
+// doubted notes that a login failed for the backend's sake: where a greeting
+// must be sure of it, the next one asks.
+func (b *Backend) doubted() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.alive = time.Time{}
 }
 
 // fetch is Probe in bounded time. A panic of the front's, which no session would

@@ -249,6 +249,7 @@ func (s *session) enter(req Request, b *Backend) (*link, Reply, error) {
 	s.action = "connecting to the backend"
 	l, err := b.connect(s.engine.overdue, s.origin())
 	if err != nil {
+		b.doubted()
 		return nil, nil, err
 	}
 	s.link = l
@@ -258,6 +259,8 @@ func (s *session) enter(req Request, b *Backend) (*link, Reply, error) {
 	var no *Rejection
 	if err == nil || errors.As(err, &no) {
 		b.answered()
+	} else {
+		b.doubted()
 	}
 	if err != nil {
 		l.drop()
@@ -292,6 +295,7 @@ func (s *session) loginRefusal(err error) Refusal {
 	}
 	s.engine.log().Warn("a login could not be carried out", zap.String("session", s.id), zap.String("brand", s.brand.Name),
 		zap.String("protocol", s.listener.Front.Name), zap.String("while", s.action), zap.Error(err))
+	s.noOffer = err // a front that refuses early tells the next attempt before the password
 	r := s.refusal(Unavailable)
 	r.Err = err
 	return r

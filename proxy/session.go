@@ -467,7 +467,7 @@ func (s *session) finish(end *Ending) {
 	e.End, e.Reason, e.Sentence = string([]byte{end.who, byte(s.phase)}), end.Reason, end.Sentence
 	s.engine.record(e)
 	s.engine.log().Debug("session ended", zap.String("session", s.id), zap.String("end", e.End),
-		zap.String("reason", e.Reason), zap.String("sentence", e.Sentence), zap.String("while", s.action))
+		zap.String("reason", e.Reason), zap.String("sentence", e.Sentence))
 }
 
 // describe puts what the client said of itself into the event. The fronts bound

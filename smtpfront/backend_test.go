@@ -3,6 +3,7 @@ package smtpfront
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"mailreeve/proxy"
 	"mailreeve/proxy/proxytest"
@@ -450,4 +451,25 @@ func TestBackendThatTrustsCustomers(t *testing.T) {
 		C! close
 		E: action=pass verified= refused=unavailable
 	`)
+}
+
+// A backend that has just taken a login and dies is believed once: the login
+// that fails ends the trust, and the next client is told in place of a greeting.
+func TestOutageBehindAGoodLogin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rig := proxytest.New(t, Front, probe)
+		rig.Play("implicit", hello+`
+			P! down
+			C: AUTH PLAIN `+plain+`
+			S: `+toldUnavailable+`
+			C! close
+			E: attempts=1 refused=unavailable
+		`)
+		rig.Play("implicit", `
+			C! tls smtp.test.example
+			S: 421 4.3.0 Der Mailserver ist gerade nicht erreichbar. {...}
+			C! close
+			E: reason=backend_unavailable
+		`)
+	})
 }
