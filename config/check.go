@@ -362,6 +362,10 @@ func (k *checker) events() {
 	}
 }
 
+// expiresSoon is when an expiry is worth a warning: those who renew by hand
+// want two weeks, and ACME clients have renewed a month before.
+const expiresSoon = 14 * 24 * time.Hour
+
 // certificates loads the certificates, and looks whether there is one for every canonical name.
 func (k *checker) certificates(at time.Time) {
 	var good []certs.Pair
@@ -384,6 +388,9 @@ func (k *checker) certificates(at time.Time) {
 			k.fail(child(key, part), bad.File+": "+bad.Problem(), bad.Cure)
 		}
 		if store != nil {
+			if last := store.List()[0].NotAfter; err == nil && !at.IsZero() && at.Add(expiresSoon).After(last) {
+				k.warn(child(key, "cert"), f.Cert+": it expires on "+last.UTC().Format("2006-01-02"), "renew it and reload")
+			}
 			if store.List()[0].Bare {
 				k.warn(child(key, "cert"), f.Cert+": its intermediate authority is missing, and many mail programs will not believe it alone",
 					"append the intermediate certificate; with ACME, name fullchain.pem instead of cert.pem")
