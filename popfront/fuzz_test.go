@@ -3,7 +3,6 @@ package popfront
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/base64"
 	"errors"
 	"io"
@@ -12,66 +11,16 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"mailreeve/proxy"
 	"mailreeve/proxy/proxytest"
 )
 
-// FuzzDialogue says anything, in clear or over TLS, to a proxy whose backend
-// refuses every login. The replies are those of a POP3 server, the session
-// ends, the backend hears nothing but well-formed commands, and in clear nothing.
+// FuzzDialogue: the backend refuses every login. The replies are those of a POP3
+// server, and the backend hears nothing but well-formed commands.
 func FuzzDialogue(f *testing.F) {
-	for _, said := range proxytest.Said(f, "C:") {
-		f.Add(said, false)
-		f.Add(said, true)
-	}
-	f.Fuzz(func(t *testing.T, said []byte, secure bool) {
-		if !secure && len(said) > 0 && (said[0] == 0x16 || said[0] == 0x80) {
-			return // a TLS record
-		}
-		synctest.Test(t, func(t *testing.T) { converse(t, said, secure) })
-	})
-}
-
-func converse(t *testing.T, said []byte, secure bool) {
-	rig := proxytest.New(t, Front, probe)
-	rig.Backend.Forward = true
-	dials := 0
-	rig.Backend.Dialer = func(context.Context, string) (net.Conn, error) {
-		dials++ // one session, one dial at a time
-		ours, theirs := net.Pipe()
-		go refuseAll(t, theirs)
-		return ours, nil
-	}
-	listener := "starttls"
-	if secure {
-		listener = "implicit"
-	}
-	rig.Apply()
-	conn := rig.Secure(rig.Connect(listener), secure)
-	heard := make(chan []byte, 1)
-	go func() {
-		all, _ := io.ReadAll(conn)
-		heard <- all
-	}()
-	conn.Write(said)
-	time.Sleep(10 * time.Minute)
-	conn.Close()
-	select {
-	case all := <-heard:
-		wantReplies(t, all)
-	case <-time.After(time.Minute):
-		t.Error("the session does not end")
-	}
-	rig.Engine.Shutdown(0, 0)
-	if !secure && dials > 1 { // the first asks what the backend offers
-		t.Errorf("in clear, and the backend was dialled %d times", dials)
-	}
-	if n := rig.Logs.FilterMessage("a session failed").Len(); n > 0 {
-		t.Errorf("%d panics: %v", n, rig.Logs.FilterMessage("a session failed").All())
-	}
+	proxytest.FuzzDialogue(f, Front, probe, refuseAll, wantReplies)
 }
 
 // wantReplies checks that what the client heard is POP3.
