@@ -47,30 +47,6 @@ func malformed(err error) error {
 	return err
 }
 
-// read reads lines until one is a command.
-func (d *dialogue) read() (*command, error) {
-	for {
-		line, err := d.wire.Command(d.limits, func(line string) bool {
-			c := parse(line)
-			return c != nil && c.name == "AUTHENTICATE"
-		})
-		if err != nil {
-			return nil, err
-		}
-		c := parse(line)
-		if c == nil {
-			if err := d.wire.Say("* BAD A command begins with a tag.\r\n"); err != nil {
-				return nil, err
-			}
-			if err := d.limits.Strike(&d.bad); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		return c, nil
-	}
-}
-
 // parse takes tag and name off a line, or returns nil where there is no tag
 // that could be said back.
 func parse(line string) *command {

@@ -74,24 +74,23 @@ func (d *dialogue) Greet() error {
 	return d.wire.Say("* OK [CAPABILITY " + d.capabilities() + "] " + d.advert.Hostname + " ready.\r\n")
 }
 
-// Next reads commands until one wants a decision.
+// Next reads a command and obeys it.
 func (d *dialogue) Next() (proxy.Request, error) {
-	if c := d.pending; c != nil {
-		d.pending = nil
-		if r, err := d.credential(c); err != nil || r.Kind != 0 {
-			return r, err
-		}
+	line, err := d.wire.Command(d.limits, func(line string) bool {
+		c := parse(line)
+		return c != nil && c.name == "AUTHENTICATE"
+	})
+	if err != nil {
+		return proxy.Request{}, err
 	}
-	for {
-		c, err := d.read()
-		if err != nil {
+	c := parse(line)
+	if c == nil {
+		if err := d.wire.Say("* BAD A command begins with a tag.\r\n"); err != nil {
 			return proxy.Request{}, err
 		}
-		r, err := d.obey(c)
-		if err != nil || r.Kind != 0 {
-			return r, err
-		}
+		return proxy.Request{}, d.limits.Strike(&d.bad)
 	}
+	return d.obey(c)
 }
 
 // obey answers a command, or returns the request that it is.
@@ -205,9 +204,10 @@ func (d *dialogue) alert(text string) string {
 	return "* OK [" + string(imap.ResponseCodeAlert) + "] " + text + "\r\n"
 }
 
-// credential reads the credential of a command that was not refused. Without a
-// request and an error the client has been answered and the dialogue goes on.
-func (d *dialogue) credential(c *command) (proxy.Request, error) {
+// Credential reads the credential of the command that was chosen.
+func (d *dialogue) Credential() (proxy.Request, error) {
+	c := d.pending
+	d.pending = nil
 	r := proxy.Request{Kind: proxy.Login, Token: c.tag, Mech: c.mech}
 	if c.name == "LOGIN" {
 		r.Mech = policy.UserPass

@@ -68,24 +68,13 @@ func parse(line string) *command {
 // Greet says little: no timestamp, which would invite APOP.
 func (d *dialogue) Greet() error { return d.ok(d.advert.Hostname + " ready.") }
 
-// Next reads commands until one wants a decision.
+// Next reads a command and obeys it.
 func (d *dialogue) Next() (proxy.Request, error) {
-	if c := d.pending; c != nil {
-		d.pending = nil
-		if r, err := d.credential(c); err != nil || r.Kind != 0 {
-			return r, err
-		}
+	line, err := d.wire.Command(d.limits, func(line string) bool { return parse(line).name == "AUTH" })
+	if err != nil {
+		return proxy.Request{}, err
 	}
-	for {
-		line, err := d.wire.Command(d.limits, func(line string) bool { return parse(line).name == "AUTH" })
-		if err != nil {
-			return proxy.Request{}, err
-		}
-		r, err := d.obey(parse(line))
-		if err != nil || r.Kind != 0 {
-			return r, err
-		}
-	}
+	return d.obey(parse(line))
 }
 
 // obey answers a command, or returns the request that it is.
@@ -115,11 +104,11 @@ func (d *dialogue) obey(c *command) (proxy.Request, error) {
 		d.pending = c
 		return proxy.Request{Kind: proxy.Chosen, Mech: policy.UserPass, User: r.User}, nil
 	case "PASS": // RFC 1939 section 7
+		d.pending = c
 		if d.user != "" {
-			return d.credential(c)
+			return d.Credential()
 		}
 		// Nobody asked for it, but it may be a password and in clear.
-		d.pending = c
 		return proxy.Request{Kind: proxy.Chosen, Mech: policy.UserPass, Exposed: c.rest != ""}, nil
 	case "APOP": // RFC 1939 section 7: a digest that only the backend could check
 		d.pending = c
@@ -164,15 +153,16 @@ func (d *dialogue) capabilities() []string {
 	return caps
 }
 
-// credential reads the credential of a command that was not refused. Without a
-// request and an error the client has been answered and the dialogue goes on.
-func (d *dialogue) credential(c *command) (proxy.Request, error) {
+// Credential reads the credential of the command that was chosen.
+func (d *dialogue) Credential() (proxy.Request, error) {
+	c := d.pending
+	d.pending = nil
 	r := proxy.Request{Kind: proxy.Login, Mech: policy.UserPass}
 	switch c.name {
 	case "USER":
 		d.user = strings.TrimSpace(c.rest)
 		return proxy.Request{}, d.ok("Send your password.")
-	case "PASS":
+	case "PASS": // RFC 1939 section 7
 		user := d.user
 		d.user = ""
 		if user == "" {

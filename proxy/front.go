@@ -51,15 +51,20 @@ type Dialogue interface {
 	// Greet writes the greeting.
 	Greet() error
 
-	// Next answers harmless commands itself and returns the first Request, or
-	// the connection's error, or an [*Ending] that says more, like [Quit]. After
-	// a Chosen request that was not refused it reads the credential.
+	// Next reads one command. A harmless one it answers itself, and returns no
+	// Request: its Kind is 0. When the client leaves, politely or not, the error
+	// is the connection's, or an [*Ending] that says more, like [Quit].
 	Next() (Request, error)
 
-	// Refuse answers the request last returned by Next; the dialogue goes on.
+	// Credential goes on with a Chosen request that was not refused: it reads the
+	// credential and returns a Login, or no Request where it has answered the
+	// client instead.
+	Credential() (Request, error)
+
+	// Refuse answers the request last returned; the dialogue goes on.
 	Refuse(Request, Refusal) error
 
-	// Accept answers the request last returned by Next: to StartTLS with the
+	// Accept answers the request last returned: to StartTLS with the
 	// go-ahead, to Login with the backend's own reply, the last line before
 	// the relay.
 	Accept(Request, Reply) error

@@ -118,8 +118,9 @@ func (s *session) place() place {
 		help: s.brand.Help, session: s.id, room: front.Room}
 }
 
-// chosen decides on a mechanism before its credential is read.
-func (s *session) chosen(d Dialogue, req Request) *Ending {
+// chosen decides on a mechanism before its credential is read, and says so
+// where it is refused.
+func (s *session) chosen(d Dialogue, req Request) (refused bool, end *Ending) {
 	s.event.Exposed = s.event.Exposed || req.Exposed && s.tls == nil
 	if req.Mech != "" {
 		s.learn(policy.Mech, known(req.Mech))
@@ -133,19 +134,19 @@ func (s *session) chosen(d Dialogue, req Request) *Ending {
 	case this.Action.Refuses() && (s.tells() || !mildest.Action.Refuses() || req.Mech != "" && !s.bears(req.Mech)):
 		// Over TLS a refusal for another reason than the mechanism waits for
 		// the login, which proves whose finding it is; where there can be one.
-		return s.refuse(d, req, s.policyRefusal(this))
+		return true, s.refuse(d, req, s.policyRefusal(this))
 	case req.Mech == "":
-		return s.refuse(d, req, s.refusal(NeedLogin))
+		return true, s.refuse(d, req, s.refusal(NeedLogin))
 	case !s.bears(req.Mech):
-		return s.refuse(d, req, s.refusal(BadMech))
+		return true, s.refuse(d, req, s.refusal(BadMech))
 	case s.listener.Front.RefuseEarly && s.noOffer != nil:
 		// The backend was down a moment ago, and after the password nobody
 		// would see the words for it.
 		ref := s.refusal(Unavailable)
 		ref.Err = s.noOffer
-		return s.refuse(d, req, ref)
+		return true, s.refuse(d, req, ref)
 	}
-	return nil
+	return false, nil
 }
 
 // refuse answers a request with a refusal. A client may try a few times.

@@ -106,20 +106,6 @@ type toyDialogue struct {
 func (d *toyDialogue) Greet() error { return d.wire.Say("HELLO " + d.advert.Hostname + "\r\n") }
 
 func (d *toyDialogue) Next() (Request, error) {
-	if r := d.pending; r != nil {
-		d.pending = nil
-		if r.User == "" {
-			line, err := d.wire.Line(d.limits.Line)
-			if err != nil {
-				return Request{}, err
-			}
-			user, rest, _ := strings.Cut(string(line), " ")
-			secret, authzid, _ := strings.Cut(rest, " ")
-			r.User, r.Secret, r.Authzid = strings.TrimPrefix(user, "-"), Secret(secret), authzid
-		}
-		r.Kind = Login
-		return *r, nil
-	}
 	for {
 		line, err := d.wire.Line(d.limits.Line)
 		if err != nil {
@@ -171,6 +157,25 @@ func (d *toyDialogue) Next() (Request, error) {
 			return Request{}, err
 		}
 	}
+}
+
+func (d *toyDialogue) Credential() (Request, error) {
+	r := d.pending
+	d.pending = nil
+	if r == nil { // a USER
+		return Request{}, nil
+	}
+	if r.User == "" {
+		line, err := d.wire.Line(d.limits.Line)
+		if err != nil {
+			return Request{}, err
+		}
+		user, rest, _ := strings.Cut(string(line), " ")
+		secret, authzid, _ := strings.Cut(rest, " ")
+		r.User, r.Secret, r.Authzid = strings.TrimPrefix(user, "-"), Secret(secret), authzid
+	}
+	r.Kind = Login
+	return *r, nil
 }
 
 func (d *toyDialogue) Refuse(_ Request, ref Refusal) error {

@@ -378,7 +378,16 @@ func (s *session) converse() *Ending {
 		case StartTLS:
 			end = s.upgrade(d, req)
 		case Chosen:
-			end = s.chosen(d, req)
+			var refused bool
+			if refused, end = s.chosen(d, req); refused {
+				break
+			}
+			if req, err = d.Credential(); err != nil {
+				return s.stopped(d, err)
+			}
+			if req.Kind == Login {
+				end = s.login(d, req)
+			}
 		case Login:
 			end = s.login(d, req)
 		}

@@ -82,24 +82,13 @@ func (d *dialogue) Greet() error {
 	return d.say(220, smtp.NoEnhancedCode, d.advert.Hostname+" ESMTP ready")
 }
 
-// Next reads commands until one wants a decision.
+// Next reads a command and obeys it.
 func (d *dialogue) Next() (proxy.Request, error) {
-	if c := d.pending; c != nil {
-		d.pending = nil
-		if r, err := d.credential(c); err != nil || r.Kind != 0 {
-			return r, err
-		}
+	line, err := d.wire.Command(d.limits, func(line string) bool { return parse(line).name == "AUTH" })
+	if err != nil {
+		return proxy.Request{}, err
 	}
-	for {
-		line, err := d.wire.Command(d.limits, func(line string) bool { return parse(line).name == "AUTH" })
-		if err != nil {
-			return proxy.Request{}, err
-		}
-		r, err := d.obey(parse(line))
-		if err != nil || r.Kind != 0 {
-			return r, err
-		}
-	}
+	return d.obey(parse(line))
 }
 
 // obey answers a command, or returns the request that it is.
@@ -227,9 +216,10 @@ func (d *dialogue) swallow(c *command) error {
 	return err
 }
 
-// credential reads the credential of a command that was not refused. Without a
-// request and an error the client has been answered and the dialogue goes on.
-func (d *dialogue) credential(c *command) (proxy.Request, error) {
+// Credential reads the credential of the command that was chosen.
+func (d *dialogue) Credential() (proxy.Request, error) {
+	c := d.pending
+	d.pending = nil
 	r := proxy.Request{Kind: proxy.Login, Mech: c.mech} // RFC 4954 section 4
 	switch err := d.wire.Exchange(mark, c.initial, d.limits, &r); {
 	case errors.Is(err, proxy.ErrCancelled):
