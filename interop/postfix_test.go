@@ -264,3 +264,17 @@ func TestPostfixTakesSMTPUTF8(t *testing.T) {
 	k.Expect("^250 ")
 	log.Wait(t, "to=<jürgen@example.test>.*status=bounced .SMTPUTF8 is required, but was not offered")
 }
+
+// A client whose address Postfix cannot be told is told of as unknown: that takes the right to
+// use XCLIENT away as well, which the proxy's own address would keep.
+func TestPostfixTrustsNobodyUnknown(t *testing.T) {
+	rig := StartServers(t)
+	k := rig.Dial(t, rig.Submission)
+	k.Expect("^220 ")
+	k.Ask("EHLO proxy.example", "^250 ")
+	k.Ask("XCLIENT ADDR=[UNAVAILABLE]", "^220 ")
+	if offers := k.Ask("EHLO client.example", "^250 "); strings.Contains(offers, "XCLIENT") {
+		t.Errorf("XCLIENT is still offered:\n%s", offers)
+	}
+	k.Ask("XCLIENT LOGIN="+Bert.User, "^550 ")
+}

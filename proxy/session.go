@@ -397,7 +397,7 @@ func (s *session) converse() *Ending {
 	}
 }
 
-// stopped is the ending after an error of Next.
+// stopped is the ending after an error of Next or Credential.
 func (s *session) stopped(d Dialogue, err error) *Ending {
 	end := s.ended(err)
 	if end.Reason == "client_timeout" {

@@ -373,8 +373,9 @@ func TestMasterWithToken(t *testing.T) {
 	`, master)
 }
 
-// A Postfix with inet_protocols = ipv4 knows no IPv6: the customer gets in all
-// the same. An address that it should know is another matter.
+// A Postfix with inet_protocols = ipv4 knows no IPv6: the customer gets in as
+// unknown, so that the trust in the proxy is not his. An address that it should
+// know is another matter.
 func TestXCLIENTOfAnIPv6ClientRefused(t *testing.T) {
 	for client, refused := range map[string]bool{"[2001:db8::7]:40000": false, "192.0.2.7:40000": true} {
 		t.Run(client, func(t *testing.T) {
@@ -395,6 +396,8 @@ func TestXCLIENTOfAnIPv6ClientRefused(t *testing.T) {
 				`
 			} else {
 				script += `
+					B: XCLIENT ADDR=[UNAVAILABLE]
+					B< 220 backend.test ESMTP Postfix
 					B: EHLO laptop.example
 					B< 250-backend.test
 					B< 250 AUTH PLAIN

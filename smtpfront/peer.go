@@ -55,7 +55,7 @@ func (p *peer) Offer() (proxy.Offer, error) {
 	if err := p.ehlo(p.origin.Hostname); err != nil {
 		return proxy.Offer{}, err
 	}
-	if err := p.sealed(); err != nil {
+	if err := p.sealed(p.origin.Forward); err != nil {
 		return proxy.Offer{}, err
 	}
 	mechs, _ := p.words("AUTH")
@@ -65,7 +65,8 @@ func (p *peer) Offer() (proxy.Offer, error) {
 // Login forwards the facts and logs in. The backend hears the client's own
 // EHLO argument, since its Received line is about the client.
 func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
-	if p.origin.Forward && p.origin.Client.IsValid() {
+	named := p.origin.Forward && p.origin.Client.IsValid()
+	if named {
 		if err := p.ehlo(p.origin.Hostname); err != nil {
 			return nil, err
 		}
@@ -80,7 +81,7 @@ func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
 			return nil, err
 		}
 	}
-	if err := p.sealed(); err != nil {
+	if err := p.sealed(named); err != nil {
 		return nil, err
 	}
 	return p.login(r)
@@ -177,10 +178,13 @@ func (p *peer) forward() error {
 		if command += " " + a; i < len(attributes)-1 && len(command)+1+len(attributes[i+1])+2 <= commandLine {
 			continue
 		}
-		if r, err := p.ask(command, 220); err != nil {
-			if r != nil && r.code == 501 && o.Client.Addr().Is6() {
-				return nil // Postfix with inet_protocols = ipv4; the client goes unnamed
-			}
+		r, err := p.ask(command, 220)
+		if r != nil && r.code == 501 && o.Client.Addr().Is6() {
+			// Postfix with inet_protocols = ipv4 knows no such address. It takes
+			// the client for unknown then, and so for nobody whom it trusts.
+			_, err = p.ask("XCLIENT ADDR=[UNAVAILABLE]", 220)
+		}
+		if err != nil {
 			return err
 		}
 		command = "XCLIENT"
@@ -191,8 +195,8 @@ func (p *peer) forward() error {
 // sealed makes sure that the backend takes no XCLIENT from us where we name
 // nobody: after the login the relay is raw, and a customer's own XCLIENT would
 // let him be anybody. Where the client was named, its own address decides.
-func (p *peer) sealed() error {
-	if _, ok := p.words("XCLIENT"); ok && !p.origin.Forward && !p.origin.Header {
+func (p *peer) sealed(named bool) error {
+	if _, ok := p.words("XCLIENT"); ok && !named && !p.origin.Header {
 		return errors.New("the backend would take XCLIENT from customers, with any name: " +
 			"set forward: [xclient], or take the proxy off smtpd_authorized_xclient_hosts")
 	}
