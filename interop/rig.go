@@ -229,13 +229,20 @@ func (rig *Rig) configure(name, dir string) error {
 	return os.WriteFile(filepath.Join(dir, name), []byte(b.String()), 0o644)
 }
 
+// given are the ports that this process has had from freePort.
+var given sync.Map
+
 // freePort finds a port that nobody listens at, below those that the kernel gives to
-// outgoing connections.
+// outgoing connections, and gives none twice: who has one may not listen at it yet.
 func freePort() int {
 	for {
 		port := 4000 + rand.IntN(8000)
-		if l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
-			l.Close()
+		l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			continue
+		}
+		l.Close()
+		if _, taken := given.LoadOrStore(port, true); !taken {
 			return port
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -160,8 +161,12 @@ func scriptServes(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
+// given are the ports that this process has had from freePorts.
+var given sync.Map
+
 // freePorts finds ports that nobody has, outside the range from which the
-// system chooses, so that nobody gets them a moment later either.
+// system chooses, and gives none twice: scripts run at once, and one that has a
+// port may not listen at it yet.
 func freePorts(n int) (ports []int, err error) {
 	for range 1000 {
 		port := 10_000 + rand.N(20_000)
@@ -169,7 +174,10 @@ func freePorts(n int) (ports []int, err error) {
 		if err != nil {
 			continue
 		}
-		defer l.Close() // all are held until the last is found
+		l.Close()
+		if _, taken := given.LoadOrStore(port, true); taken {
+			continue
+		}
 		if ports = append(ports, port); len(ports) == n {
 			return ports, nil
 		}
