@@ -359,7 +359,7 @@ func newRig(t *testing.T) *rig {
 		Limits: Limits{Line: 1000, Literal: 1000, Token: 1000, Memory: 4000, BadCommands: 3, Logins: 3},
 		Times: Times{Handshake: 20 * time.Second, Login: 2 * time.Minute,
 			Idle: map[string]time.Duration{"toy": 31 * time.Minute}},
-		Certificate: func(*tls.ClientHelloInfo, string) (*tls.Certificate, error) { return authority().leaf, nil },
+		Certificate: func(*tls.ClientHelloInfo, ServerName) (*tls.Certificate, error) { return authority().leaf, nil },
 		Listeners: []*Listener{
 			{Name: "starttls", Front: front, ServeHello: true},
 			{Name: "implicit", Front: front, Implicit: true},

@@ -28,9 +28,13 @@ type Settings struct {
 	Connections int // in total; 0: no bound
 	PerAddress  int // per IPv4 address or IPv6 /64; 0: no bound
 
-	// Certificate chooses by the client's hello, or, where the name in it is
-	// of no use, by the fallback name.
-	Certificate func(hello *tls.ClientHelloInfo, fallback string) (*tls.Certificate, error)
+	// Certificate chooses by the client's hello and what the name in it stands
+	// for; nil, nil sends the alert unrecognized_name.
+	Certificate func(hello *tls.ClientHelloInfo, name ServerName) (*tls.Certificate, error)
+
+	// Tickets is whose EncryptTicket and DecryptTicket make session tickets; nil:
+	// a config made at Apply, whose tickets do not outlive it.
+	Tickets *tls.Config
 
 	names map[string]nameOf // canonical host names
 }
@@ -51,6 +55,7 @@ type Listener struct {
 	Brand      *Brand         // of clients that send no server name
 	Proxies    []netip.Prefix // peers that must send a PROXY header; nobody else may
 	ServeHello bool           // a TLS client on a STARTTLS port is served
+	OldTLS     bool           // TLS 1.0 and 1.1, RSA key exchange and CBC, where policy does not refuse them
 
 	tls *tls.Config
 }
@@ -62,8 +67,16 @@ type Brand struct {
 	Help     string              // address of the help page, ASCII
 	Hosts    map[string][]string // by front: canonical names, the recommended one first
 	Ports    map[string]int      // by front: of implicit TLS, told to customers; default: the front's
-	Legacy   []string            // old names: exact, or *.suffix
+	Legacy   []string            // old names: exact, *.suffix, or label.* for all that begin so
 	Backends map[string]*Backend // by front
+}
+
+// ServerName is what the name in a client's hello stands for.
+type ServerName struct {
+	Host     string // the fact: canonical, other_service, legacy, unknown or absent
+	Listed   bool   // legacy, by an exact name and not by a pattern
+	Brand    *Brand // whose name it is; the listener's where it is nobody's
+	Fallback string // the canonical name of the listener's brand and front
 }
 
 // nameOf is what a canonical host name stands for.
@@ -144,7 +157,8 @@ func (s *Settings) tlsConfig(l *Listener) *tls.Config {
 	c := &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return s.Certificate(hello, l.Brand.host(l.Front.Name))
+			host, brand := s.classify(l, hostName(hello.ServerName))
+			return s.Certificate(hello, ServerName{Host: host, Brand: brand, Fallback: l.Brand.host(l.Front.Name)})
 		},
 		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			if heard, ok := hello.Context().Value(helloKey{}).(func(*tls.ClientHelloInfo)); ok {

@@ -454,8 +454,8 @@ func TestCertificateSourceThatFails(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t)
 		var fallback string
-		r.settings.Certificate = func(_ *tls.ClientHelloInfo, f string) (*tls.Certificate, error) {
-			fallback = f
+		r.settings.Certificate = func(_ *tls.ClientHelloInfo, n ServerName) (*tls.Certificate, error) {
+			fallback = n.Fallback
 			return nil, errors.New("no certificate at all")
 		}
 		c := r.dial("implicit")

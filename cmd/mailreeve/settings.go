@@ -100,7 +100,9 @@ func settings(c *config.Config) (*proxy.Settings, error) {
 	s := &proxy.Settings{
 		Hostname:    string(c.Hostname),
 		Policy:      policy.Enforced(),
-		Certificate: store.Get,
+		Certificate: func(hello *tls.ClientHelloInfo, name proxy.ServerName) (*tls.Certificate, error) {
+			return store.Get(hello, name.Fallback)
+		},
 		Connections: c.Limits.Connections,
 		PerAddress:  c.Limits.PerAddress,
 		Limits: proxy.Limits{

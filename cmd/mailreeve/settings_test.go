@@ -125,7 +125,7 @@ func TestSettings(t *testing.T) {
 	first, second := s.Brands[0], s.Brands[1]
 	imap, pop3, submission := first.Backends["imap"], first.Backends["pop3"], first.Backends["submission"]
 	one, two, three := s.Listeners[0], s.Listeners[1], s.Listeners[2]
-	cert, err := s.Certificate(&tls.ClientHelloInfo{}, "imap.example.org")
+	cert, err := s.Certificate(&tls.ClientHelloInfo{}, proxy.ServerName{Fallback: "imap.example.org"})
 	if err != nil {
 		t.Fatal(err)
 	}

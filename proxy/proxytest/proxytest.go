@@ -134,7 +134,7 @@ func New(t testing.TB, front *proxy.Front, probe string) *Rig {
 		Limits: proxy.Limits{Line: 8 << 10, Literal: 4 << 10, Token: 12 << 10, Memory: 64 << 10, BadCommands: 10, Logins: 6},
 		Times: proxy.Times{Handshake: 30 * time.Second, Login: 3 * time.Minute,
 			Idle: map[string]time.Duration{front.Name: 31 * time.Minute}},
-		Certificate: func(*tls.ClientHelloInfo, string) (*tls.Certificate, error) { return certificate(), nil },
+		Certificate: func(*tls.ClientHelloInfo, proxy.ServerName) (*tls.Certificate, error) { return certificate(), nil },
 		Listeners: []*proxy.Listener{
 			{Name: "starttls", Front: front, ServeHello: true},
 			{Name: "implicit", Front: front, Implicit: true},
