@@ -96,15 +96,17 @@ type Info struct {
 	Bare bool
 }
 
+// dateLayout is how errors write an instant.
+const dateLayout = "2006-01-02 15:04 MST"
+
 // Check says whether the certificate is valid at the given time; if not, the error is an [*Error].
 func (i Info) Check(at time.Time) error {
-	const layout = "2006-01-02 15:04 MST"
 	switch {
 	case at.After(i.NotAfter):
-		return &Error{File: i.Pair.Cert, Message: "certificate expired on " + i.NotAfter.UTC().Format(layout),
+		return &Error{File: i.Pair.Cert, Message: "certificate expired on " + i.NotAfter.UTC().Format(dateLayout),
 			Cure: "renew it and reload"}
 	case at.Before(i.NotBefore):
-		return &Error{File: i.Pair.Cert, Message: "certificate is not valid before " + i.NotBefore.UTC().Format(layout),
+		return &Error{File: i.Pair.Cert, Message: "certificate is not valid before " + i.NotBefore.UTC().Format(dateLayout),
 			Cure: "set the clock of this machine, or wait"}
 	}
 	return nil
