@@ -34,5 +34,6 @@ func (rig *Rig) startDovecot() (*process, error) {
 	); err != nil {
 		return nil, fmt.Errorf("configuring Dovecot: %w", err)
 	}
-	return rig.startProcess(rig.DovecotLog, "starting up", program, "-F", "-c", filepath.Join(rig.Dir, "dovecot.conf"))
+	dovecot := exec.Command(program, "-F", "-c", filepath.Join(rig.Dir, "dovecot.conf"))
+	return startProcess(dovecot, filepath.Join(rig.Dir, "dovecot.out"), rig.DovecotLog, "starting up")
 }

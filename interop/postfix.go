@@ -35,6 +35,6 @@ func (rig *Rig) startPostfix() (*process, error) {
 	}
 	// Not "postfix start-fg": that is a shell which would outlive a signal, and leave the
 	// master behind.
-	return rig.startProcess(rig.PostfixLog, "daemon started",
-		filepath.Join(strings.TrimSpace(string(daemons)), "master"), "-d", "-c", dir)
+	master := exec.Command(filepath.Join(strings.TrimSpace(string(daemons)), "master"), "-d", "-c", dir)
+	return startProcess(master, filepath.Join(rig.Dir, "postfix.out"), rig.PostfixLog, "daemon started")
 }

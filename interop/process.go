@@ -23,18 +23,18 @@ type process struct {
 	alive io.Closer
 }
 
-// startProcess starts the program and waits until its log says that it is ready. On an
-// error the process is returned as well if it has been started.
-func (rig *Rig) startProcess(log Log, ready, program string, args ...string) (*process, error) {
-	name := filepath.Base(program)
-	p := &process{cmd: exec.Command(program, args...), done: make(chan struct{})}
+// startProcess starts a server, which writes into the file output, and waits until its log
+// says that it is ready. On an error the process is returned as well if it has been started.
+func startProcess(cmd *exec.Cmd, output string, log Log, ready string) (*process, error) {
+	name := filepath.Base(cmd.Path)
+	p := &process{cmd: cmd, done: make(chan struct{})}
 	// A file and no pipe, which children would hold open beyond the server's own end.
-	output, err := os.Create(filepath.Join(rig.Dir, name+".out"))
+	out, err := os.Create(output)
 	if err != nil {
 		return nil, err
 	}
-	defer output.Close()
-	p.cmd.Stdout, p.cmd.Stderr = output, output
+	defer out.Close()
+	p.cmd.Stdout, p.cmd.Stderr = out, out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
@@ -48,7 +48,7 @@ func (rig *Rig) startProcess(log Log, ready, program string, args ...string) (*p
 	}
 
 	if !eventually(func() bool { return p.ended() || strings.Contains(log.Text(), ready) }) || p.ended() {
-		said, _ := os.ReadFile(output.Name())
+		said, _ := os.ReadFile(output)
 		return p, fmt.Errorf("%s did not become ready: %s%s", name, said, log.Text())
 	}
 	return p, nil

@@ -2,7 +2,9 @@ package interop
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -49,14 +51,40 @@ var mailreeve = sync.OnceValues(func() (string, error) {
 	return path, err
 })
 
+// Setup is how a proxy is to be, where that is not the usual way. Texts are YAML.
+type Setup struct {
+	Hop          Hop
+	Brands       string // the list; ""  for one brand whose names are usualNames
+	Certificates string // what the certificates are; "" for one that the rig's authority gives for usualNames
+	More         string // further keys of the file
+	File         string // a whole configuration file, in place of all others
+	CAFile       string // the authority behind the certificates; "" for the rig's
+}
+
+// usualNames are the canonical names of a proxy, after localhost.
+var usualNames = map[Protocol]string{IMAP: "imap.example.test", POP3: "pop.example.test", Submission: "smtp.example.test"}
+
 // StartProxy starts Mailreeve. It ends with the test, and fails it if it does not end well.
 func (rig *Rig) StartProxy(t testing.TB, hop Hop) *Proxy {
 	t.Helper()
-	program, err := mailreeve()
-	must(t, err)
+	return rig.Start(t, Setup{Hop: hop})
+}
+
+// Start starts Mailreeve as it is set up. It ends with the test, and fails it if it does not
+// end well.
+func (rig *Rig) Start(t testing.TB, setup Setup) *Proxy {
+	t.Helper()
+	p := rig.Prepare(t, setup)
+	p.Run(t)
+	return p
+}
+
+// Prepare lays out everything for a proxy that [Proxy.Run] is to start.
+func (rig *Rig) Prepare(t testing.TB, setup Setup) *Proxy {
+	t.Helper()
 	dir := t.TempDir()
 	p := &Proxy{
-		rig: rig, CAFile: rig.CAFile, done: make(chan error, 1), Config: filepath.Join(dir, "mailreeve.yaml"),
+		rig: rig, CAFile: cmp.Or(setup.CAFile, rig.CAFile), Config: filepath.Join(dir, "mailreeve.yaml"),
 		Log: Log{path: filepath.Join(dir, "log")}, Events: Log{path: filepath.Join(dir, "events.jsonl")},
 	}
 	for _, e := range []*Endpoint{&p.IMAP, &p.POP3, &p.Submission} {
@@ -65,62 +93,110 @@ func (rig *Rig) StartProxy(t testing.TB, hop Hop) *Proxy {
 	for _, e := range []*Endpoint{&p.IMAPS, &p.POP3S, &p.Submissions} {
 		*e = Endpoint{"localhost", freePort(), Implicit}
 	}
-	must(t, os.WriteFile(p.Config, []byte(p.configuration(t, hop)), 0o600))
+	if setup.File == "" {
+		setup.File = p.configuration(t, setup)
+	}
+	must(t, os.WriteFile(p.Config, []byte(setup.File), 0o600))
+	return p
+}
 
-	log, err := os.Create(p.Log.path)
+// Run starts the program. A log that is there already goes on.
+func (p *Proxy) Run(t testing.TB) {
+	t.Helper()
+	program, err := mailreeve()
+	must(t, err)
+	log, err := os.OpenFile(p.Log.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	must(t, err)
 	defer log.Close()
+	here := p.Log.Here()
 	cmd := exec.Command(program, "run", "-c", p.Config)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1 atexit_sleep_ms=10")
 	must(t, cmd.Start())
-	p.Process = cmd.Process
-	go func() { p.done <- cmd.Wait() }()
-	t.Cleanup(func() {
-		cmd.Process.Signal(syscall.SIGTERM)
-		select {
-		case err := <-p.done:
-			if err != nil {
-				t.Errorf("mailreeve: %v\n%s", err, p.Log.Text())
-			}
-		case <-time.After(patience):
-			cmd.Process.Kill()
-			t.Errorf("mailreeve does not end\n%s", p.Log.Text())
-		}
-	})
-	p.Log.Wait(t, "policy in force")
-	return p
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	p.Process, p.done = cmd.Process, done
+	t.Cleanup(func() { p.Stop(t) })
+	here.Wait(t, "policy in force")
 }
 
-// configuration is the file for these endpoints and this hop.
-func (p *Proxy) configuration(t testing.TB, hop Hop) string {
+// Stop ends the program, if it runs, and fails the test if it does not end well.
+func (p *Proxy) Stop(t testing.TB) {
 	t.Helper()
-	cert, key := p.rig.Certificate(t, "localhost", "imap.example.test", "pop.example.test", "smtp.example.test")
-	var b strings.Builder
-	fmt.Fprintf(&b, `version: 1
-hostname: proxy.example.test
-brands:
+	if p.done == nil {
+		return
+	}
+	p.Process.Signal(syscall.SIGTERM)
+	select {
+	case err := <-p.done:
+		if err != nil {
+			t.Errorf("mailreeve: %v\n%s", err, p.Log.Text())
+		}
+	case <-time.After(patience):
+		p.Process.Kill()
+		t.Errorf("mailreeve does not end\n%s", p.Log.Text())
+	}
+	p.done = nil
+}
+
+// Command runs the program with another command, and returns what it says and its exit code.
+func (p *Proxy) Command(t testing.TB, args ...string) (string, int) {
+	t.Helper()
+	program, err := mailreeve()
+	must(t, err)
+	cmd := exec.CommandContext(t.Context(), program, args...)
+	cmd.Dir = filepath.Dir(p.Config)
+	out, err := cmd.CombinedOutput()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		t.Fatalf("mailreeve %s: %v", strings.Join(args, " "), err)
+	}
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+// configuration is the file for these endpoints and this setup.
+func (p *Proxy) configuration(t testing.TB, setup Setup) string {
+	t.Helper()
+	if setup.Brands == "" {
+		setup.Brands = fmt.Sprintf(`
   - name: example
     language: de
     help: https://h.example.test/a1
     hosts:
-      imap: [imap.example.test, localhost]
-      pop3: [pop.example.test, localhost]
-      submission: [smtp.example.test, localhost]
+      imap: [%s, localhost]
+      pop3: [%s, localhost]
+      submission: [%s, localhost]
     legacy: ['*.kunde.example']
-certificates: { files: [{ cert: %q, key: %q }] }
+`, usualNames[IMAP], usualNames[POP3], usualNames[Submission])
+	}
+	if setup.Certificates == "" {
+		cert, key := p.rig.Certificate(t, "localhost", usualNames[IMAP], usualNames[POP3], usualNames[Submission])
+		setup.Certificates = fmt.Sprintf("{ files: [{ cert: %q, key: %q }] }", cert, key)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, `version: 1
+hostname: proxy.example.test
+brands: %s
+certificates: %s
 events: { file: %q, keep: 1d }
 limits: { connections: 2000, per_address: 1000 }
 drain: { goodbye: 0s, deadline: 3s }
 log: { level: debug, format: json }
+%s
 listeners:
-`, cert, key, p.Events.path)
+`, setup.Brands, setup.Certificates, p.Events.path, setup.More)
 	for name, e := range map[string]Endpoint{"imap": p.IMAP, "pop3": p.POP3, "submission": p.Submission} {
 		fmt.Fprintf(&b, "  - { address: '127.0.0.1:%d', protocol: %s, tls: starttls }\n", e.Port, name)
 	}
 	for name, e := range map[string]Endpoint{"imap": p.IMAPS, "pop3": p.POP3S, "submission": p.Submissions} {
 		fmt.Fprintf(&b, "  - { address: '127.0.0.1:%d', protocol: %s, tls: implicit }\n", e.Port, name)
 	}
+	b.WriteString(p.backends(setup.Hop))
+	return b.String()
+}
+
+// backends are the rig's servers in the configuration.
+func (p *Proxy) backends(hop Hop) string {
+	var b strings.Builder
 	b.WriteString("backends:\n")
 	for _, protocol := range []Protocol{IMAP, POP3, Submission} {
 		tls := map[Entry]string{Plain: "off", StartTLS: "starttls", Implicit: "implicit"}[hop.Entry]
@@ -177,6 +253,7 @@ func (p *Proxy) At(protocol Protocol, entry Entry) Endpoint {
 // Event is what the tests look at of an event.
 type Event struct {
 	ID, Protocol, Entry, TLS, Mechanism, Account, Action, Reason, End, Client, Hello, Backend, Refused string
+	SNI, Host, Alert                                                                                   string
 	By                                                                                                 []string
 	IP                                                                                                 string
 	Verified, Exposed                                                                                  bool

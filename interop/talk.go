@@ -68,7 +68,13 @@ func (rig *Rig) dial(t testing.TB, e Endpoint, from string, header *proxyproto.H
 // Secure starts TLS as a client that trusts the rig's authority, and returns its state.
 func (k *Talk) Secure() tls.ConnectionState {
 	k.t.Helper()
-	conn := tls.Client(k.conn, &tls.Config{RootCAs: k.rig.CAs, ServerName: k.host})
+	return k.SecureAs(&tls.Config{RootCAs: k.rig.CAs, ServerName: k.host})
+}
+
+// SecureAs starts TLS as a client with this configuration, and returns its state.
+func (k *Talk) SecureAs(config *tls.Config) tls.ConnectionState {
+	k.t.Helper()
+	conn := tls.Client(k.conn, config)
 	ctx, cancel := context.WithTimeout(k.t.Context(), patience)
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
