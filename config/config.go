@@ -33,6 +33,7 @@
 package config
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -51,7 +52,10 @@ type Config struct {
 	Hostname     Host                  `yaml:"hostname" off:"mail.example.org" doc:"Name that the proxy says in greetings, and in EHLO towards the backend. Default: the machine's own name."`
 	Brands       []Brand               `yaml:"brands" required:"true" doc:"The brands: sets of host names with their texts and help page. There is at least one."`
 	Listeners    []Listener            `yaml:"listeners" required:"true" doc:"The sockets on which clients are served. There is at least one." more:"{ address: ':143', protocol: imap, tls: starttls }\n{ address: ':995', protocol: pop3, tls: implicit }\n{ address: ':110', protocol: pop3, tls: starttls }\n{ address: ':465', protocol: submission, tls: implicit }\n{ address: ':587', protocol: submission, tls: starttls }"`
+	State        string                `yaml:"state" off:"/var/lib/mailreeve" doc:"Directory for what must outlive the program: certificates got by ACME with their keys and the account, and the keys of session tickets. It is made with mode 0700, and may be shared by several nodes. Default: none, and nothing is kept."`
 	Certificates Certificates          `yaml:"certificates" doc:"The certificates that clients are shown. Every canonical host name needs one."`
+	Web          *Web                  `yaml:"web" doc:"Ports on which a browser finds the plain help page of a brand, and a CA the answers to its challenges."`
+	Metrics      *Metrics              `yaml:"metrics" doc:"Numbers for Prometheus."`
 	Backends     map[Protocol]*Backend `yaml:"backends" key:"imap" doc:"The servers behind the proxy, one entry per protocol." more:"pop3: { addresses: ['10.0.0.5:110'], tls: off }\nsubmission: { addresses: ['10.0.0.6:587'], tls: off }"`
 	Limits       Limits                `yaml:"limits" doc:"What clients may use up. Sizes are written with B, KiB, MiB or GiB, durations with s, m, h or d."`
 	Drain        Drain                 `yaml:"drain" doc:"How the proxy ends on SIGTERM."`
@@ -63,11 +67,16 @@ type Config struct {
 
 // Brand is one set of host names, texts and help pages.
 type Brand struct {
-	Name     Name                  `yaml:"name" required:"true" example:"example" doc:"Name of the brand in events."`
-	Language Language              `yaml:"language" default:"de" doc:"Language of refusals."`
-	Help     HelpURL               `yaml:"help" required:"true" example:"https://help.example.org/mail" doc:"Help page that refusals name. An https address in ASCII of at most 60 characters."`
-	Hosts    map[Protocol][]Host   `yaml:"hosts" required:"true" example:"{ imap: [imap.example.org], pop3: [pop.example.org], submission: [smtp.example.org] }" doc:"Canonical host names by protocol, the recommended one first. A protocol may be left out, a name may serve several protocols, but it belongs to one brand only."`
-	Legacy   []Pattern             `yaml:"legacy" off:"[mail.example.org, '*.old.example.org']" doc:"Old host names of this brand: whole names, or *.suffix. Whoever logs in under one is refused in the words of this brand."`
+	Name     Name                `yaml:"name" required:"true" example:"example" doc:"Name of the brand in events."`
+	Language Language            `yaml:"language" default:"de" doc:"Language of refusals."`
+	Help     HelpURL             `yaml:"help" required:"true" example:"https://help.example.org/mail" doc:"Help page that refusals name. An https address in ASCII of at most 60 characters."`
+	Hosts    map[Protocol][]Host `yaml:"hosts" required:"true" example:"{ imap: [imap.example.org], pop3: [pop.example.org], submission: [smtp.example.org] }" doc:"Canonical host names by protocol, the recommended one first. A protocol may be left out, a name may serve several protocols, but it belongs to one brand only."`
+	Page     PageText            `yaml:"page" off:"'Your settings have changed. This page shows the new ones.'" doc:"Text on the plain help page of this brand, above the table of its servers. An empty line begins a paragraph."`
+	Legacy   []Pattern           `yaml:"legacy" off:"[mail.example.org, '*.old.example.org', 'imap.*']" doc:"Old host names of this brand: whole names, *.suffix for all names that end so, or label.* for all names that begin so. Whoever logs in under one is refused in the words of this brand. A whole name counts before a suffix, and a longer suffix before a shorter one and before a label."`
+
+	LegacyFile         string             `yaml:"legacy_file" off:"names.txt" doc:"File with more old host names, one whole name in each line, for thousands of them. Empty lines and what follows a # are left out. A change is seen within half a minute."`
+	LegacyCertificates LegacyCertificates `yaml:"legacy_certificates" default:"canonical" doc:"What a client gets that sends an old host name for which there is no file. canonical: the certificate of the canonical name, which says that the name is wrong; own: a certificate for the old name, by ACME, so that the refusal can be read. Names that only fit a pattern need certificates.acme.lookup for this."`
+
 	Ports    map[Protocol]Port     `yaml:"ports" off:"{ imap: 993, pop3: 995, submission: 465 }" doc:"Ports of implicit TLS that refusals name. Default: 993, 995 and 465."`
 	Backends map[Protocol]*Backend `yaml:"backends" off:"{ imap: { addresses: ['10.0.1.5:143'], tls: off } }" doc:"Backends of this brand alone, in the form of the backends below; a protocol that is left out here is taken from there."`
 }
@@ -81,11 +90,44 @@ type Listener struct {
 	Brand         Name           `yaml:"brand" off:"example" doc:"Brand of clients that send no host name, or one of no brand. Default: the first brand."`
 	ProxyProtocol []netip.Prefix `yaml:"proxy_protocol" off:"[10.0.0.0/24]" doc:"Networks, of load balancers, that must send a PROXY header (version 1 or 2) first. Nobody else may."`
 	WrongPort     WrongPort      `yaml:"wrong_port" off:"serve" doc:"For tls: starttls only: what becomes of a client that begins TLS at once, because it is set to SSL. serve: it is served as on a port of implicit TLS; off: it is not understood. Default: serve."`
+	OldTLS        bool           `yaml:"old_tls" off:"true" doc:"Serve TLS 1.0 and 1.1, RSA key exchange, CBC and 3DES here too, for old devices, wherever the policy does not refuse them. RFC 8996 forbids them. Default: false."`
 }
 
 // Certificates says where certificates come from.
 type Certificates struct {
-	Files []CertificateFiles `yaml:"files" doc:"Certificates in PEM files. A name may have several, for example ECDSA and RSA."`
+	Files   []CertificateFiles `yaml:"files" doc:"Certificates in PEM files. A name may have several, for example ECDSA and RSA. Changed files are loaded within half a minute."`
+	Folder  string             `yaml:"folder" off:"certs" doc:"Directory of further certificates: NAME.pem with its key inside, NAME.pem or NAME.crt beside NAME.key, or SUBDIRECTORY/fullchain.pem beside privkey.pem, as certbot has them. Changes are loaded within half a minute."`
+	Unknown UnknownNames       `yaml:"unknown" default:"canonical" doc:"What a client gets that sends a host name of no brand. canonical: the certificate of the canonical name; own: one for that name, by ACME, if certificates.acme.lookup confirms it; alert: the alert unrecognized_name, which ends the handshake."`
+	ACME    *ACME              `yaml:"acme" doc:"Get certificates by ACME (RFC 8555), for every canonical host name that no file covers, and renew them. The CA must reach web.http on port 80 or web.https on port 443 of each name."`
+}
+
+// ACME says how certificates are ordered.
+type ACME struct {
+	Email         Email        `yaml:"email" example:"hostmaster@example.org" doc:"Address that the CA writes to when something is wrong."`
+	Directory     DirectoryURL `yaml:"directory" default:"https://acme-v02.api.letsencrypt.org/directory" doc:"The CA: the address of its ACME directory."`
+	AcceptTerms   bool         `yaml:"accept_terms" example:"true" doc:"Whether you agree to the CA's terms of service; without it nothing is ordered. The check with --probe shows where they are."`
+	CA            string       `yaml:"ca" off:"ca.pem" doc:"PEM file of the authorities that the directory's own certificate must come from, for a private CA. Default: those of the system."`
+	Account       *Account     `yaml:"account" off:"{ key_id: abc, key_file: eab.key }" doc:"External account binding, where the CA wants one (RFC 8555 section 7.3.4): the key's id, and a file with the key in base64url on its one line, to which nobody but its owner may have rights."`
+	RSA           bool         `yaml:"rsa" default:"true" doc:"Order an RSA certificate beside the ECDSA one for the canonical names, for clients that cannot do ECDSA. For other names it is ordered when such a client comes."`
+	Lookup        LookupURL    `yaml:"lookup" off:"https://customers.internal/mail-name" doc:"Service that knows your customers' host names. It is asked with GET and ?name=imap.example.com; 200 says that the name is yours, 404 or 403 that it is not, and anything else that it shall be asked later."`
+	OrdersPerHour int          `yaml:"orders_per_hour" default:"20" min:"1" max:"10000" doc:"Most certificates that are ordered in an hour for names that are not canonical, so that nobody can make the CA refuse us."`
+}
+
+// Account is what binds an ACME account to one at the CA.
+type Account struct {
+	KeyID   string `yaml:"key_id" required:"true" example:"abc" doc:"The key's id, as the CA tells it."`
+	KeyFile string `yaml:"key_file" required:"true" example:"eab.key" doc:"File with the key in base64url on its one line. Nobody but its owner may have rights to it."`
+}
+
+// Web says where browsers and CAs are answered.
+type Web struct {
+	HTTP  *Address `yaml:"http" example:"':80'" doc:"IP address and port for HTTP: the help page, and challenges http-01 (RFC 8555 section 8.3)."`
+	HTTPS *Address `yaml:"https" example:"':443'" doc:"IP address and port for HTTPS: the help page, and challenges tls-alpn-01 (RFC 8737)."`
+}
+
+// Metrics says where numbers are read.
+type Metrics struct {
+	Address Address `yaml:"address" required:"true" example:"127.0.0.1:9144" doc:"IP address and port where /metrics is, over HTTP and for everybody who can reach it."`
 }
 
 // CertificateFiles are the files of one certificate.
@@ -208,9 +250,18 @@ func (c *Config) complete(dir string) {
 			l.WrongPort = WrongPortServe
 		}
 	}
-	paths := []*string{&c.Events.File}
+	paths := []*string{&c.Events.File, &c.State, &c.Certificates.Folder}
 	for i := range c.Certificates.Files {
 		paths = append(paths, &c.Certificates.Files[i].Cert, &c.Certificates.Files[i].Key)
+	}
+	for i := range c.Brands {
+		paths = append(paths, &c.Brands[i].LegacyFile)
+	}
+	if acme := c.Certificates.ACME; acme != nil {
+		paths = append(paths, &acme.CA)
+		if acme.Account != nil {
+			paths = append(paths, &acme.Account.KeyFile)
+		}
 	}
 	for _, b := range c.allBackends() {
 		paths = append(paths, &b.CA)
@@ -269,25 +320,41 @@ func (c *Config) Backend(b *Brand, p Protocol) *Backend {
 
 // Password reads the master user's password: the file without its final line break. It
 // fails if others than the owner have rights to the file. The caller must not print it.
-func (m *Master) Password() (string, error) {
-	info, err := os.Stat(m.PasswordFile)
+func (m *Master) Password() (string, error) { return readSecret(m.PasswordFile, "password") }
+
+// Key reads the key that binds the account, under the conditions of [Master.Password]. CAs
+// give it with and without padding.
+func (a *Account) Key() ([]byte, error) {
+	text, err := readSecret(a.KeyFile, "key")
+	if err != nil {
+		return nil, err
+	}
+	key, err := base64.RawURLEncoding.Strict().DecodeString(strings.TrimRight(strings.TrimSpace(text), "="))
+	if err != nil || len(key) == 0 { // the error would show where, and so a part of the key
+		return nil, wrong{a.KeyFile + " does not hold a key in base64url", "copy the key there as the CA shows it: letters, digits, - and _"}
+	}
+	return key, nil
+}
+
+// readSecret reads the one line of a file to which only its owner has rights.
+func readSecret(path, what string) (string, error) {
+	info, err := os.Stat(path)
 	if err != nil {
 		return "", err
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return "", wrong{fmt.Sprintf("others than the owner have rights to %s (mode %04o)", m.PasswordFile, mode),
-			"chmod 600 " + m.PasswordFile}
+		return "", wrong{fmt.Sprintf("others than the owner have rights to %s (mode %04o)", path, mode), "chmod 600 " + path}
 	}
-	const most = 4 << 10 // no password is so long; a wrong path may be a device
-	data, err := readFile(m.PasswordFile, most)
+	const most = 4 << 10 // no secret is so long; a wrong path may be a device
+	data, err := readFile(path, most)
 	if err != nil {
 		return "", err
 	}
-	password := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
-	if password == "" || len(data) > most || strings.ContainsAny(password, "\x00\r\n") {
-		return "", wrong{m.PasswordFile + " does not hold one line with a password", "write the password there, alone"}
+	secret := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
+	if secret == "" || len(data) > most || strings.ContainsAny(secret, "\x00\r\n") {
+		return "", wrong{path + " does not hold one line with a " + what, "write the " + what + " there, alone"}
 	}
-	return password, nil
+	return secret, nil
 }
 
 // readFile reads a file of at most the given size, or a byte more of a larger one, by which

@@ -207,9 +207,9 @@ func TestDefaults(t *testing.T) {
 		Version:  1,
 		Hostname: c.Hostname,
 		Brands: []Brand{{Name: "example", Language: German, Help: "https://help.example.org",
-			Hosts: map[Protocol][]Host{IMAP: {"imap.example.org"}}}},
+			Hosts: map[Protocol][]Host{IMAP: {"imap.example.org"}}, LegacyCertificates: LegacyCanonical}},
 		Listeners: []Listener{{Name: "imap-993", Address: Address{Port: 993}, Protocol: IMAP, TLS: Implicit, Brand: "example"}},
-		Certificates: Certificates{Files: []CertificateFiles{
+		Certificates: Certificates{Unknown: UnknownCanonical, Files: []CertificateFiles{
 			{Cert: filepath.Join(dir, "mail.pem"), Key: filepath.Join(dir, "mail.key")}}},
 		Backends: map[Protocol]*Backend{IMAP: {Addresses: []Address{{"10.0.0.5", 143}}, TLS: Off, Verify: VerifyFull,
 			ConnectTimeout: 5 * time.Second, LoginTimeout: 30 * time.Second}},
@@ -222,6 +222,19 @@ func TestDefaults(t *testing.T) {
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
+	}
+	more, err := Parse(filepath.Join(dir, "m.yaml"), []byte(whole("state: s\nweb: { http: ':0' }\nmetrics: { address: '127.0.0.1:9144' }\n"+
+		"certificates: { folder: f, acme: { ca: ca.pem, account: { key_id: k, key_file: eab.key } } }\n")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	acme := &ACME{Directory: "https://acme-v02.api.letsencrypt.org/directory", CA: filepath.Join(dir, "ca.pem"), RSA: true, OrdersPerHour: 20,
+		Account: &Account{KeyID: "k", KeyFile: filepath.Join(dir, "eab.key")}}
+	if got := more.Certificates; more.State != filepath.Join(dir, "s") || got.Folder != filepath.Join(dir, "f") || !reflect.DeepEqual(got.ACME, acme) {
+		t.Errorf("got %q, %+v, %+v", more.State, got, got.ACME)
+	}
+	if more.Web.HTTPS != nil || *more.Web.HTTP != (Address{}) || more.Metrics.Address.Port != 9144 {
+		t.Errorf("got %+v, %+v", more.Web, more.Metrics)
 	}
 	starttls, err := Parse("m.yaml", []byte(whole("listeners: [{ address: ':143', protocol: imap, tls: starttls }]\n")))
 	if err != nil || starttls.Listeners[0].WrongPort != WrongPortServe {

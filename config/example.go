@@ -18,7 +18,10 @@ func Example(schema, title string, of any) []byte {
 }
 
 // example is a file in the making.
-type example struct{ b strings.Builder }
+type example struct {
+	b   strings.Builder
+	out string // before each key: "# " in a part that most files leave out
+}
 
 // line writes a line.
 func (e *example) line(depth int, text string) {
@@ -57,7 +60,13 @@ func (e *example) object(depth int, t reflect.Type) {
 		case f.off != "":
 			e.line(depth, "# "+f.name+": "+f.off)
 		case inner.Kind() != reflect.Struct || isText(inner):
-			e.line(depth, f.name+": "+f.sample())
+			e.line(depth, e.out+f.name+": "+f.sample())
+		case kind == reflect.Pointer:
+			out := e.out
+			e.out = "# "
+			e.line(depth, e.out+f.name+":")
+			e.object(depth+1, inner)
+			e.out = out
 		case kind == reflect.Struct:
 			e.line(depth, f.name+":")
 			e.object(depth+1, inner)

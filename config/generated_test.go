@@ -44,7 +44,7 @@ func golden(t *testing.T, file string, want []byte) {
 }
 
 // commentedOut is a key in the example that most files leave out.
-var commentedOut = regexp.MustCompile(`(?m)^( *)# ([a-z_]+: .*)$`)
+var commentedOut = regexp.MustCompile(`(?m)^( *)# ([a-z_]+:( .*)?)$`)
 
 // examples are the example as it is, and with every key in force.
 func examples(t testing.TB) map[string][]byte {

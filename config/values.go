@@ -11,6 +11,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"mailreeve/certs"
 )
@@ -62,6 +64,32 @@ const (
 
 // Values lists what can happen.
 func (WrongPort) Values() []string { return []string{"serve", "off"} }
+
+// LegacyCertificates says which certificate is shown under an old host name.
+type LegacyCertificates string
+
+// That of the canonical name, or one of the old name's own.
+const (
+	LegacyCanonical LegacyCertificates = "canonical"
+	LegacyOwn       LegacyCertificates = "own"
+)
+
+// Values lists the choices.
+func (LegacyCertificates) Values() []string { return []string{"canonical", "own"} }
+
+// UnknownNames says what is shown under a host name of no brand.
+type UnknownNames string
+
+// The certificate of the canonical name, one of the name's own, or none: the alert
+// unrecognized_name (RFC 6066 section 3).
+const (
+	UnknownCanonical UnknownNames = "canonical"
+	UnknownOwn       UnknownNames = "own"
+	UnknownAlert     UnknownNames = "alert"
+)
+
+// Values lists the choices.
+func (UnknownNames) Values() []string { return []string{"canonical", "own", "alert"} }
 
 // Language is the language of a brand's refusals.
 type Language string
@@ -223,24 +251,29 @@ func (h *Host) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Pattern is a host name, or *.suffix for every name that ends in .suffix, however many
-// labels it has in front.
+// Pattern is a host name; or *.suffix for every name that ends in .suffix, however many
+// labels it has in front; or label.* for every name that begins with label. and goes on.
 type Pattern string
 
 // UnmarshalText reads a pattern.
 func (p *Pattern) UnmarshalText(text []byte) error {
-	suffix, wild := strings.CutPrefix(string(text), "*.")
+	before, after, name := "", "", certs.Fold(string(text))
+	if suffix, ok := strings.CutPrefix(name, "*."); ok {
+		before, name = "*.", suffix
+	} else if label, ok := strings.CutSuffix(name, ".*"); ok && !strings.Contains(label, ".") {
+		name, after = label, ".*"
+	}
 	var h Host
-	if err := h.UnmarshalText([]byte(suffix)); err != nil {
-		return wrong{quote(string(text)) + " is not a host name or *.suffix",
-			"write one like imap.example.org or *.example.org"}
+	if err := h.UnmarshalText([]byte(name)); err != nil || string(h) != name {
+		return wrong{quote(string(text)) + " is not a host name, *.suffix or label.*",
+			"write one like imap.example.org, *.example.org or imap.*"}
 	}
-	*p = Pattern(h)
-	if wild {
-		*p = "*." + *p
-	}
+	*p = Pattern(before + name + after)
 	return nil
 }
+
+// Exact says whether the pattern is one whole name.
+func (p Pattern) Exact() bool { return !strings.Contains(string(p), "*") }
 
 // Address is a host and a port.
 type Address struct {
@@ -327,5 +360,95 @@ func (u *HelpURL) UnmarshalText(text []byte) error {
 		return wrong{quote(s) + " is not the address of a secure page", "write one like https://help.example.org/mail"}
 	}
 	*u = HelpURL(s)
+	return nil
+}
+
+// Email is the address of a person: local part and host name, in ASCII.
+type Email string
+
+// UnmarshalText reads an address. Quoted local parts (RFC 5321 section 4.1.2) are not taken.
+func (e *Email) UnmarshalText(text []byte) error {
+	local, domain, ok := strings.Cut(string(text), "@")
+	var h Host
+	const atext = "abcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-/=?^_`{|}~."
+	if !ok || local == "" || len(local) > 64 || strings.Trim(strings.ToLower(local), atext) != "" ||
+		h.UnmarshalText([]byte(domain)) != nil || !strings.Contains(string(h), ".") {
+		return wrong{quote(string(text)) + " is not a mail address", "write one like hostmaster@example.org"}
+	}
+	*e = Email(local + "@" + string(h))
+	return nil
+}
+
+// DirectoryURL is the address of an ACME directory. It is https (RFC 8555 section 6.1).
+type DirectoryURL string
+
+// UnmarshalText reads the address of a directory.
+func (u *DirectoryURL) UnmarshalText(text []byte) error {
+	parsed, err := parseURL(string(text))
+	if err != nil || parsed.Scheme != "https" {
+		return wrong{quote(string(text)) + " is not the https address of an ACME directory",
+			"write the one that the CA tells, like https://acme-v02.api.letsencrypt.org/directory"}
+	}
+	*u = DirectoryURL(text)
+	return nil
+}
+
+// Host is the host of the address.
+func (u DirectoryURL) Host() string { return hostOf(string(u)) }
+
+// LookupURL is the address of a service that knows names. What it says decides what is
+// ordered, so it is https, or stands on this machine or at a private address.
+type LookupURL string
+
+// UnmarshalText reads the address of a lookup.
+func (u *LookupURL) UnmarshalText(text []byte) error {
+	parsed, err := parseURL(string(text))
+	if err != nil || parsed.Scheme != "https" && parsed.Scheme != "http" || parsed.RawQuery != "" || parsed.ForceQuery {
+		return wrong{quote(string(text)) + " is not the address of a service",
+			"write one like https://customers.internal/mail-name; ?name= is added to it"}
+	}
+	if parsed.Scheme == "http" && !isInside(Address{Host: parsed.Hostname()}) {
+		return wrong{quote(string(text)) + " could be answered by somebody on the way", "write https, or a private IP address"}
+	}
+	*u = LookupURL(text)
+	return nil
+}
+
+// Host is the host of the address.
+func (u LookupURL) Host() string { return hostOf(string(u)) }
+
+// parseURL reads an address with a host, and without what nobody would look at.
+func parseURL(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err == nil && (u.Hostname() == "" || u.User != nil || u.Fragment != "" || strings.Trim(s, "\t\r\n ") != s) {
+		err = wrong{message: "not a plain address"}
+	}
+	return u, err
+}
+
+func hostOf(address string) string {
+	u, err := url.Parse(address)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
+}
+
+// PageText is what a help page says in a provider's own words.
+type PageText string
+
+// maxPage is a screen or two: the page is to be read by somebody whose mail does not work.
+const maxPage = 4000
+
+// UnmarshalText reads the text of a page.
+func (p *PageText) UnmarshalText(text []byte) error {
+	s := strings.TrimSpace(string(text))
+	if n := utf8.RuneCountInString(s); n > maxPage {
+		return wrong{fmt.Sprintf("%d characters are too many", n), fmt.Sprintf("write at most %d; the rest belongs on the help page", maxPage)}
+	}
+	if i := strings.IndexFunc(s, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) && r != '\u00ad' && r != '\u00a0' }); i >= 0 {
+		return wrong{"it has a character that cannot be shown: " + strconv.QuoteToASCII(string([]rune(s[i:])[:1])), "leave it out"}
+	}
+	*p = PageText(s)
 	return nil
 }

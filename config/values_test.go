@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"mailreeve/certs"
@@ -11,10 +12,66 @@ func TestPattern(t *testing.T) {
 	for text, want := range map[string]Pattern{
 		"imap.example.org": "imap.example.org", "Imap.example.org.": "imap.example.org",
 		"*.example.org": "*.example.org", "*.Example.org.": "*.example.org",
+		"imap.*": "imap.*", "IMAP.*": "imap.*", "xn--mil-ina.*": "xn--mil-ina.*",
 	} {
 		var p Pattern
-		if err := p.UnmarshalText([]byte(text)); err != nil || p != want {
+		if err := p.UnmarshalText([]byte(text)); err != nil || p != want || p.Exact() != (len(text) > 8 && text[0] != '*' && text[len(text)-1] != '*') {
 			t.Errorf("%s: %q, %v", text, p, err)
+		}
+	}
+	for _, text := range []string{"", "*", "*.", ".*", "*.*", "a.b.*", "a*", "a*.example.org", "*a.example.org", "imap.*.example.org",
+		"*.imap.*", "imap..*", "im ap.*", "-a.*", "*.192.0.2.1", "192.0.2.1", "*.a..", "*.a/b"} {
+		var p Pattern
+		if err := p.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q: took it for %q", text, p)
+		}
+	}
+}
+
+func TestEmail(t *testing.T) {
+	for text, want := range map[string]Email{"hostmaster@Example.ORG": "hostmaster@example.org", "o'neil+ca@a.example": "o'neil+ca@a.example",
+		"": "", "@example.org": "", "a": "", "a@": "", "a@localhost": "", "a b@example.org": "", "a@b@example.org": "", "mailto:a@example.org": "",
+		"a@example.org\r\nx": "", "Anna <a@example.org>": ""} {
+		var e Email
+		if err := e.UnmarshalText([]byte(text)); e != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %q, %v", text, e, err)
+		}
+	}
+}
+
+func TestAddressesOfServices(t *testing.T) {
+	for text, want := range map[string][2]bool{ // as a directory, as a lookup
+		"https://ca.example/dir":           {true, true},
+		"https://127.0.0.1:14000/dir":      {true, true},
+		"https://ca.example/dir?profile=x": {true, false},
+		"http://127.0.0.1:8080/names":      {false, true},
+		"http://[fd00::1]/names":           {false, true},
+		"http://names.internal/":           {false, true},
+		"http://ca.example/dir":            {false, false},
+		"http://192.0.2.1/dir":             {false, false},
+		"https://user:secret@ca.example/":  {false, false},
+		"https://ca.example/#x":            {false, false},
+		"https:///dir":                     {false, false},
+		"ftp://ca.example/":                {false, false},
+		"ca.example":                       {false, false},
+		"https://ca.example/ ":             {false, false},
+		"https://ca.exa\nmple/":            {false, false},
+		"":                                 {false, false},
+	} {
+		var d DirectoryURL
+		var l LookupURL
+		if got := [2]bool{d.UnmarshalText([]byte(text)) == nil, l.UnmarshalText([]byte(text)) == nil}; got != want {
+			t.Errorf("%q: got %v", text, got)
+		}
+	}
+}
+
+func TestPageText(t *testing.T) {
+	for text, want := range map[string]bool{"": true, "Grüße aus München: ab 1. Juni\n\ngilt imap.example.org.\n": true, strings.Repeat("ü", maxPage): true,
+		strings.Repeat("ü", maxPage+1): false, "a\u202eb": false, "a\tb": false, "a\x00": false, "\ufeffa": false} {
+		var p PageText
+		if err := p.UnmarshalText([]byte(text)); (err == nil) != want {
+			t.Errorf("%.20q: %v", text, err)
 		}
 	}
 }
