@@ -20,6 +20,7 @@ var rooms = map[string][]string{
 	"policy":    {}, // pure: no I/O, and so usable by everybody
 	"events":    {}, // a record and its file
 	"certs":     {}, // asked in every handshake, knows no session
+	"web":       {}, // pages and challenges out of plain values
 	"demo":      {}, // a mail provider that knows nothing of the proxy before it
 	"interop":   {}, // real servers and clients; its tests run the built program
 	"config":    {"certs"},
@@ -29,7 +30,7 @@ var rooms = map[string][]string{
 	"smtpfront": {"proxy", "policy"},
 
 	"proxy/proxytest": {"proxy", "policy", "events"},
-	"cmd/mailreeve":   {"certs", "config", "demo", "events", "imapfront", "policy", "popfront", "proxy", "smtpfront"},
+	"cmd/mailreeve":   {"certs", "config", "demo", "events", "imapfront", "policy", "popfront", "proxy", "smtpfront", "web"},
 }
 
 func TestRooms(t *testing.T) {
