@@ -12,8 +12,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"mailreeve/certs"
 )
 
 // Check looks at what Parse cannot see in a single value: what values say together, and the
@@ -28,14 +26,18 @@ func (c *Config) Check(at time.Time) Problems {
 	k.brands()
 	k.hosts()
 	k.listeners()
+	k.addresses()
 	k.routes()
 	for _, b := range k.allBackends() {
 		k.backend(b)
 	}
 	k.limits()
 	k.events()
+	k.state()
+	k.acme()
+	k.ownNames()
 	k.certificates(at)
-	return k.problems.sorted()
+	return append(k.problems.sorted(), k.elsewhere...)
 }
 
 // checker is the state of one Check. Each of its methods looks at one part of the file.
@@ -43,6 +45,8 @@ type checker struct {
 	*Config
 	at       *Source
 	problems Problems
+
+	elsewhere Problems // in the files of old names
 }
 
 // fail records an error at a key.
@@ -131,6 +135,29 @@ func (k *checker) hosts() {
 			}
 		}
 	})
+	each(func(i int, key string, b *Brand) {
+		names, problems, err := b.legacyLines()
+		if err != nil {
+			k.file(child(key, "legacy_file"), err)
+		}
+		for _, n := range names {
+			p := Problem{File: b.LegacyFile, Line: n.line, Column: 1}
+			other, taken := brands[string(n.name)]
+			switch {
+			case canonical[string(n.name)] != "":
+				p.Message = fmt.Sprintf("%s is a canonical name in %s", quote(string(n.name)), canonical[string(n.name)])
+				p.Cure = "leave it in one of the two"
+			case taken && other != i:
+				p.Message = fmt.Sprintf("%s belongs to the brand %s already", quote(string(n.name)), quote(string(k.Brands[other].Name)))
+				p.Cure = "leave it in one of the two: the name tells the brand"
+			default:
+				brands[string(n.name)] = i
+				continue
+			}
+			problems = append(problems, p)
+		}
+		k.elsewhere = append(k.elsewhere, problems.sorted().capped(mostTold)...)
+	})
 }
 
 // listeners looks at the listeners, each and among each other.
@@ -142,7 +169,11 @@ func (k *checker) listeners() {
 	for i, l := range k.Listeners {
 		key := element("listeners", i)
 		name(child(key, "name"), string(l.Name))
-		k.listenAddress(i)
+		if l.OldTLS {
+			k.warn(child(key, "old_tls"), "TLS 1.0 and 1.1, RSA key exchange, CBC and 3DES are served here wherever the policy does not refuse them; "+
+				"RFC 8996 forbids these versions, and RFC 9325 section 4 these ciphers",
+				"leave it out as soon as the customers have other devices")
+		}
 		if l.WrongPort != "" && l.TLS != STARTTLS {
 			k.fail(child(key, "wrong_port"), "it means something with tls: starttls only", "leave it out")
 		}
@@ -170,25 +201,53 @@ func (k *checker) knownBrands(given Name) string {
 	return suggest(string(given), names)
 }
 
-// listenAddress looks at the address of a listener, and whether one before it has taken it.
-// A wildcard takes the port of every address: package net listens on both families then.
-func (k *checker) listenAddress(i int) {
-	key := child(element("listeners", i), "address")
-	ip, port, ok := listenIP(k.Listeners[i].Address)
-	if !ok {
-		k.fail(key, quote(k.Listeners[i].Address.Host)+" is a host name",
-			"write one of this machine's IP addresses, or none for all")
-		return
+// addresses looks at the addresses at which the program listens, and whether one before it has
+// taken it. A wildcard takes the port of every address: package net listens on both families
+// then.
+func (k *checker) addresses() {
+	type socket struct {
+		key string
+		Address
 	}
-	if port == 0 {
-		return // each gets a free port of its own
+	var all []socket
+	for i, l := range k.Listeners {
+		all = append(all, socket{element("listeners", i), l.Address})
 	}
-	for j := range i {
-		other, otherPort, ok := listenIP(k.Listeners[j].Address)
-		if ok && port == otherPort && (ip == other || ip.IsUnspecified() || other.IsUnspecified()) {
-			k.fail(key, fmt.Sprintf("%s has %s already", element("listeners", j), k.Listeners[j].Address),
-				"choose another address or port")
-			return
+	if k.Web != nil && k.Web.HTTP != nil {
+		all = append(all, socket{"web.http", *k.Web.HTTP})
+	}
+	if k.Web != nil && k.Web.HTTPS != nil {
+		all = append(all, socket{"web.https", *k.Web.HTTPS})
+	}
+	if k.Metrics != nil {
+		all = append(all, socket{"metrics.address", k.Metrics.Address})
+	}
+	for i, s := range all {
+		key := s.key
+		if i < len(k.Listeners) {
+			key = child(key, "address")
+		}
+		ip, port, ok := listenIP(s.Address)
+		if !ok {
+			k.fail(key, quote(s.Host)+" is a host name", "write one of this machine's IP addresses, or none for all")
+			continue
+		}
+		for _, before := range all[:i] {
+			other, otherPort, ok := listenIP(before.Address)
+			// Port 0 gets a free port each time.
+			if ok && port != 0 && port == otherPort && (ip == other || ip.IsUnspecified() || other.IsUnspecified()) {
+				k.fail(key, fmt.Sprintf("%s has %s already", before.key, before.Address), "choose another address or port")
+				break
+			}
+		}
+	}
+	if k.Web != nil && k.Web.HTTP == nil && k.Web.HTTPS == nil {
+		k.warn("web", "it names no address", "add http and https, as in the example, or leave it out")
+	}
+	if k.Metrics != nil {
+		if ip, _, ok := listenIP(k.Metrics.Address); ok && !isInside(Address{Host: ip.String()}) {
+			k.warn("metrics.address", "everybody who can reach "+k.Metrics.Address.String()+" reads these numbers",
+				"write 127.0.0.1 or a private IP address")
 		}
 	}
 }
@@ -359,77 +418,5 @@ func (k *checker) events() {
 		k.file("events.file", err)
 	} else if err != nil || !info.IsDir() {
 		k.fail("events.file", "there is no directory "+dir, "make it, and let the program's user write there")
-	}
-}
-
-// expiresSoon is when an expiry is worth a warning: those who renew by hand
-// want two weeks, and ACME clients have renewed a month before.
-const expiresSoon = 14 * 24 * time.Hour
-
-// certificates loads the certificates, and looks whether there is one for every canonical name.
-func (k *checker) certificates(at time.Time) {
-	var good []certs.Pair
-	file := k.unique("certificate", "leave one of them")
-	for i, f := range k.Certificates.Files {
-		key := element("certificates.files", i)
-		pair := certs.Pair{Cert: f.Cert, Key: f.Key}
-		if file(child(key, "cert"), f.Cert) {
-			continue
-		}
-		store, err := certs.Load([]certs.Pair{pair})
-		if err == nil && !at.IsZero() {
-			err = store.List()[0].Check(at)
-		}
-		if bad := new(certs.Error); errors.As(err, &bad) {
-			part := "cert"
-			if f.Key != "" && bad.File == f.Key {
-				part = "key"
-			}
-			k.fail(child(key, part), bad.File+": "+bad.Problem(), bad.Cure)
-		}
-		if store != nil {
-			if last := store.List()[0].NotAfter; err == nil && !at.IsZero() && at.Add(expiresSoon).After(last) {
-				k.warn(child(key, "cert"), f.Cert+": it expires on "+last.UTC().Format("2006-01-02"), "renew it and reload")
-			}
-			if store.List()[0].Bare {
-				k.warn(child(key, "cert"), f.Cert+": its intermediate authority is missing, and many mail programs will not believe it alone",
-					"append the intermediate certificate; with ACME, name fullchain.pem instead of cert.pem")
-			}
-			good = append(good, pair)
-			k.keyMode(key, f)
-		}
-	}
-	store, err := certs.Load(good)
-	if err != nil {
-		k.fail("certificates", err.Error(), "leave the files alone while they are checked")
-		return
-	}
-	if len(good) < len(k.Certificates.Files) {
-		return // what is not covered is told better when all can be loaded
-	}
-	told := map[Host]bool{}
-	for i, b := range k.Brands {
-		for _, p := range Protocols {
-			for j, host := range b.Hosts[p] {
-				if !store.Covers(string(host)) && !told[host] {
-					told[host] = true
-					key := element(child(child(element("brands", i), "hosts"), string(p)), j)
-					k.fail(key, "no certificate is for "+string(host),
-						"order one that names it, and add it to certificates")
-				}
-			}
-		}
-	}
-}
-
-// keyMode warns of a private key that everybody on the machine can read.
-func (k *checker) keyMode(key string, f CertificateFiles) {
-	part, path := "key", f.Key
-	if path == "" {
-		part, path = "cert", f.Cert
-	}
-	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o007 != 0 {
-		k.warn(child(key, part), fmt.Sprintf("everybody on this machine has rights to the private key (mode %04o)", info.Mode().Perm()),
-			"chmod o= "+path)
 	}
 }

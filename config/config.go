@@ -25,6 +25,10 @@
 // know no key and no cure, and it takes "yes" for a bool and 010 for 8. Validation by the
 // JSON Schema would say only that some pattern does not match; the schema is for editors.
 //
+// Old host names by the ten thousand stand in a file of their own, a name in each line
+// ([Brand.LegacyNames]): a customer database writes it, and it changes without the rest. What
+// is wrong in it is told with its own lines.
+//
 // There is no inclusion of other files, no environment variable and no template in the
 // file: what is in force is what can be read.
 //

@@ -169,6 +169,11 @@ func fixtures(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for name, mode := range map[string]fs.FileMode{"state": 0o700, "open.state": 0o750} {
+		if err := errors.Join(os.Mkdir(filepath.Join(dir, name), 0o700), os.Chmod(filepath.Join(dir, name), mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, f := range []struct {
 		name, content string
 		mode          fs.FileMode
@@ -180,6 +185,13 @@ func fixtures(t *testing.T, dir string) {
 		{"lines.secret", "user\nsecret\n", 0o600},
 		{"garbage.pem", "garbage\n", 0o600},
 		{"bare.pem", leaf, 0o644},
+		{"eab.key", "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W\n", 0o600},
+		{"padded.key", "c2VjcmV0IGtleSE=\n", 0o600},
+		{"base64.key", "++//\n", 0o600},
+		{"open.eab.key", "c2VjcmV0", 0o644},
+		{"names.txt", "# from the customer database\nimap.kunde.example\n  Pop.Kunde.Example.\t# moved\r\n\nimap.kunde.example\n", 0o644},
+		{"wrong.txt", "imap.kunde.example\nimap.*\n \tb\u00fccher.example # no\na.example b.example\n192.0.2.1\nIMAP.example.org\nold.example.net", 0o644},
+		{"log.txt", strings.Repeat("nothing that is a name\n", 1000), 0o644},
 		{"chain.pem", leaf + string(authority), 0o644},
 	} {
 		path := filepath.Join(dir, f.name)
