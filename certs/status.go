@@ -6,7 +6,10 @@ import (
 	"crypto/tls"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Own says how far an [Issuer] may go for a certificate of the name itself.
@@ -42,7 +45,7 @@ type Issuer interface {
 // makes several.
 type Status struct {
 	Name      string    // folded; a wildcard has its "*."
-	Source    string    // "file", "folder" or "acme"
+	Source    string    // "file", "folder" or "acme"; empty for a canonical name that has none of them
 	File      string    // where the certificate stands; empty if nowhere yet
 	KeyType   KeyType   // of the certificate's own key
 	Issuer    string    // common name of the authority that signed it, cleaned
@@ -51,7 +54,7 @@ type Status struct {
 	Renewed   time.Time // when it last came, or was last read
 	Tried     time.Time // when an order was last tried
 	Next      time.Time // when the next one is due
-	Error     string    // why the last attempt failed, cleaned; empty if it did not
+	Error     string    // why the last attempt failed, or why a new file is not used, cleaned; empty if all is well
 	Failures  int       // attempts that failed since the last that did not
 	Canonical bool      // customers are told this name
 }
@@ -94,33 +97,43 @@ func (i Info) ExpiresSoon(at time.Time) bool {
 // fall back on. So an order for another name that fails is trouble only while the old
 // certificate nears its end, and for as many days after it as before.
 func (s Status) Trouble(at time.Time) error {
-	e := &Error{File: s.File, Cure: "renew it; the program sees the new file by itself"}
+	ours := s.Source == "acme"
+	e := &Error{File: s.File, Cure: "renew it; a new file is seen without a reload"}
 	if s.File == "" {
 		e.File = s.Name
 	}
 	failed := ""
-	if s.Source == "acme" {
-		e.Cure = "it is tried again by itself; look into the log for what the authority said"
-		if s.Error != "" {
-			failed = fmt.Sprintf("; %d failed since, the last one: %s", s.Failures, s.Error)
-		}
+	switch {
+	case ours && s.Error != "":
+		failed = fmt.Sprintf("; %d attempts have failed, the last one: %s", s.Failures, s.Error)
+	case s.Error != "":
+		failed = "; the file that is there now is not used: " + s.Error
+	}
+	if ours {
+		e.Cure = "it is tried again without a reload; the reason tells what to mend"
 	}
 	what := fmt.Sprintf("the %s certificate for %s", s.KeyType, s.Name)
-	switch missing, ours := s.NotAfter.IsZero(), s.Source == "acme"; {
+	switch missing := s.NotAfter.IsZero(); {
 	case ours && !s.Canonical && (missing || s.Failures == 0 || at.After(s.NotAfter.Add(soonACME))):
 		return nil
+	case missing && !ours:
+		e.Message, e.Cure = "there is no certificate for "+s.Name, "add one that names it, or let ACME order it"
 	case missing:
 		e.Message = fmt.Sprintf("there is no %s certificate for %s yet%s", s.KeyType, s.Name, failed)
 	case at.After(s.NotAfter):
 		e.Message = what + " expired on " + s.NotAfter.UTC().Format(dateLayout) + failed
 	case at.Before(s.NotBefore):
-		e.Message = what + " is not valid before " + s.NotBefore.UTC().Format(dateLayout)
+		e.Message = what + " is not valid before " + s.NotBefore.UTC().Format(dateLayout) + failed
 		e.Cure = "set the clock of this machine, or wait"
 	case ours && nearEnd(s.NotBefore, s.NotAfter, at, soonACME):
 		// With no failure it is in trouble as well: renewal was due long ago.
 		e.Message = what + " expires on " + s.NotAfter.UTC().Format(dateLayout) + " and is not renewed" + failed
 	case !ours && nearEnd(s.NotBefore, s.NotAfter, at, soonFile):
-		e.Message = what + " expires on " + s.NotAfter.UTC().Format(dateLayout)
+		e.Message = what + " expires on " + s.NotAfter.UTC().Format(dateLayout) + failed
+	case !ours && s.Error != "":
+		// All is well until a restart, which would find the new file alone.
+		e.Message = what + " is the former one" + failed
+		e.Cure = "put right what the file holds; it is seen without a reload"
 	default:
 		return nil
 	}
@@ -139,4 +152,24 @@ func sortStatus(list []Status) {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.KeyType, b.KeyType), b.NotAfter.Compare(a.NotAfter),
 			cmp.Compare(a.File, b.File))
 	})
+}
+
+// cleaned makes text of strangers fit for one line of a log or page: what cannot be printed
+// becomes a space, and no more than the given number of bytes is left.
+func cleaned(text string, most int) string {
+	cut := false
+	if len(text) > most {
+		text, cut = text[:most], true
+	}
+	text = strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, text)
+	text = strings.Join(strings.Fields(text), " ")
+	if cut {
+		text += "..."
+	}
+	return text
 }
