@@ -13,10 +13,15 @@
 // mailreeve.example.yaml are made from them; a test compares. [Decode], [Schema] and
 // [Example] know nothing of this file, so that a policy file can be read by the same ones.
 //
+// Old host names by the ten thousand stand in a file of their own, a name in each line
+// ([Brand.LegacyNames]): a customer database writes it, and it changes without the rest. What
+// is wrong in it is told with its own lines.
+//
 // # Standards
 //
 // YAML 1.2, of which anchors, tags, merge keys and several documents are left out; JSON
-// Schema 2020-12. Floors of timeouts are those of RFC 9051 section 5.4, RFC 1939 section 3
+// Schema 2020-12. An ACME directory is https (RFC 8555 section 6.1); what no public CA
+// certifies is in RFC 6761 and its kin. Floors of timeouts are those of RFC 9051 section 5.4, RFC 1939 section 3
 // and RFC 5321 section 4.5.3.2.7, each named at its key.
 //
 // # Roads not taken
@@ -24,10 +29,6 @@
 // The YAML library can decode into structs itself and refuse unknown keys, but its errors
 // know no key and no cure, and it takes "yes" for a bool and 010 for 8. Validation by the
 // JSON Schema would say only that some pattern does not match; the schema is for editors.
-//
-// Old host names by the ten thousand stand in a file of their own, a name in each line
-// ([Brand.LegacyNames]): a customer database writes it, and it changes without the rest. What
-// is wrong in it is told with its own lines.
 //
 // There is no inclusion of other files, no environment variable and no template in the
 // file: what is in force is what can be read.
