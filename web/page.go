@@ -30,57 +30,59 @@ type Server struct {
 // words are the texts of a page in one language. They name things as mail programs do:
 // whoever reads them has such a program open beside.
 type words struct {
-	Title, Intro                     string
-	Purpose                          map[string]string // by protocol
-	Server, Port, Security           string
-	SSL                              string
-	Login, User, UserIs              string
-	Password, PasswordIs             string
-	Method, MethodIs                 string
-	Choice                           string // where there is IMAP and POP3
-	Security1, SecurityNever, Helper string
+	Title, Intro                string
+	Purpose                     map[string]string // by protocol
+	Server, Port, Security, SSL string
+	Choice                      string // where there is IMAP and POP3
+	Naming                      string // of SSL/TLS, the commonest stumbling block
+	Login                       string
+	User, UserIs                string
+	Password, PasswordIs        string
+	Method, MethodIs            string
+	Never                       string // what a forged page would do
+	Helper                      string
 }
 
 var languages = map[string]*words{
 	"de": {
-		Title:         "Einstellungen für Ihr E-Mail-Programm",
-		Intro:         "Diese Angaben gehören in die Kontoeinstellungen Ihres E-Mail-Programms. Ihr Passwort bleibt, wie es ist.",
-		Purpose:       map[string]string{"imap": "Posteingang: IMAP", "pop3": "Posteingang: POP3", "submission": "Postausgang: SMTP"},
-		Server:        "Server",
-		Port:          "Port",
-		Security:      "Sicherheit",
-		SSL:           "SSL/TLS",
-		Login:         "Anmeldung, für Posteingang und Postausgang",
-		User:          "Benutzername",
-		UserIs:        "wie bisher; meist Ihre vollständige E-Mail-Adresse",
-		Password:      "Passwort",
-		PasswordIs:    "das Ihres Postfachs",
-		Method:        "Authentifizierung",
-		MethodIs:      "Passwort, normal (nicht „verschlüsseltes Passwort“, nicht SPA)",
-		Choice:        "Für den Posteingang gilt IMAP oder POP3, je nachdem, wie das Konto eingerichtet ist.",
-		Security1:     "Manche Programme nennen SSL/TLS nur „SSL“ oder nur „TLS“. STARTTLS ist etwas anderes und gehört nicht zu diesen Ports.",
-		SecurityNever: "Diese Seite fragt nie nach Ihrem Passwort. Geben Sie es nur in Ihr E-Mail-Programm ein.",
-		Helper:        "Ausführliche Hilfe:",
+		Title:      "Einstellungen für Ihr E-Mail-Programm",
+		Intro:      "Diese Angaben gehören in die Kontoeinstellungen Ihres E-Mail-Programms. Ihr Passwort bleibt, wie es ist.",
+		Purpose:    map[string]string{"imap": "Posteingang: IMAP", "pop3": "Posteingang: POP3", "submission": "Postausgang: SMTP"},
+		Server:     "Server",
+		Port:       "Port",
+		Security:   "Sicherheit",
+		SSL:        "SSL/TLS",
+		Login:      "Anmeldung für Posteingang und Postausgang",
+		User:       "Benutzername",
+		UserIs:     "wie bisher; meist Ihre vollständige E-Mail-Adresse",
+		Password:   "Passwort",
+		PasswordIs: "das Ihres Postfachs",
+		Method:     "Authentifizierung",
+		MethodIs:   "Passwort, normal (nicht „verschlüsseltes Passwort“, nicht SPA)",
+		Choice:     "Für den Posteingang gilt IMAP oder POP3, je nachdem, wie das Konto eingerichtet ist.",
+		Naming:     "Manche Programme nennen SSL/TLS nur „SSL“ oder nur „TLS“. STARTTLS ist etwas anderes und gehört nicht zu diesen Ports.",
+		Never:      "Diese Seite fragt nie nach Ihrem Passwort. Geben Sie es nur in Ihr E-Mail-Programm ein.",
+		Helper:     "Ausführliche Hilfe:",
 	},
 	"en": {
-		Title:         "Settings for your mail program",
-		Intro:         "These settings belong into the account settings of your mail program. Your password stays as it is.",
-		Purpose:       map[string]string{"imap": "Incoming mail: IMAP", "pop3": "Incoming mail: POP3", "submission": "Outgoing mail: SMTP"},
-		Server:        "Server",
-		Port:          "Port",
-		Security:      "Security",
-		SSL:           "SSL/TLS",
-		Login:         "Login, for incoming and outgoing mail",
-		User:          "User name",
-		UserIs:        "as before; mostly your full e-mail address",
-		Password:      "Password",
-		PasswordIs:    "that of your mailbox",
-		Method:        "Authentication",
-		MethodIs:      "normal password (not “encrypted password”, not SPA)",
-		Choice:        "For incoming mail it is IMAP or POP3, whichever the account is set up with.",
-		Security1:     "Some programs call SSL/TLS just “SSL” or just “TLS”. STARTTLS is something else and does not belong to these ports.",
-		SecurityNever: "This page never asks for your password. Enter it into your mail program only.",
-		Helper:        "More help:",
+		Title:      "Settings for your mail program",
+		Intro:      "These belong in the account settings of your mail program. Your password stays as it is.",
+		Purpose:    map[string]string{"imap": "Incoming mail: IMAP", "pop3": "Incoming mail: POP3", "submission": "Outgoing mail: SMTP"},
+		Server:     "Server",
+		Port:       "Port",
+		Security:   "Security",
+		SSL:        "SSL/TLS",
+		Login:      "Login for incoming and outgoing mail",
+		User:       "User name",
+		UserIs:     "as before; usually your full e-mail address",
+		Password:   "Password",
+		PasswordIs: "that of your mailbox",
+		Method:     "Authentication",
+		MethodIs:   "normal password (not “encrypted password”, not SPA)",
+		Choice:     "For incoming mail it is IMAP or POP3, whichever the account is set up with.",
+		Naming:     "Some programs call SSL/TLS just “SSL” or just “TLS”. STARTTLS is something else and does not go with these ports.",
+		Never:      "This page never asks for your password. Enter it only in your mail program.",
+		Helper:     "More help:",
 	},
 }
 
@@ -91,14 +93,14 @@ const style = `:root{color-scheme:light dark}` +
 	`h1{font-size:1.6rem;line-height:1.25;margin:0 0 1rem}` +
 	`p{max-width:40rem;margin:0 0 1rem}` +
 	`.brand{font-weight:bold;margin:0}` +
-	`.servers{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,17rem),1fr));gap:1rem;margin:1.5rem 0}` +
+	`.servers{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,19rem),1fr));gap:1rem;margin:1.5rem 0}` +
 	`table{width:100%;border-collapse:collapse;border:2px solid;align-self:start}` +
 	`.login{margin:1.5rem 0;max-width:42rem}` +
 	`caption{text-align:left;font-weight:bold;padding:.25rem 0}` +
 	`th,td{text-align:left;vertical-align:top;padding:.5rem .75rem;border-top:1px solid}` +
-	`th{font-weight:normal;width:1%}` +
+	`th{font-weight:normal;width:1%;white-space:nowrap}` +
 	`td{font-weight:bold}` +
-	`@media(max-width:24rem){.login th,.login td{display:block;width:auto}.login td{border-top:0;padding-top:0}}`
+	`@media(max-width:26rem){.wide th,.wide td{display:block;width:auto}.wide td{border-top:0;padding-top:0}}`
 
 // policy lets a page have its style, and nothing else from anywhere. What default-src
 // does not speak for is named (CSP level 2 section 7.4).
@@ -126,20 +128,20 @@ var page = template.Must(template.New("page").Parse(`<!DOCTYPE html>
 <div class="servers">
 {{range .}}<table>
 <caption>{{.Purpose}}</caption>
-<tr><th scope="row">{{$.Words.Server}}</th><td>{{.Host}}</td></tr>
+<tr class="wide"><th scope="row">{{$.Words.Server}}</th><td>{{.Host}}</td></tr>
 <tr><th scope="row">{{$.Words.Port}}</th><td>{{.Port}}</td></tr>
 <tr><th scope="row">{{$.Words.Security}}</th><td>{{$.Words.SSL}}</td></tr>
 </table>
 {{end}}</div>
 {{if $.Choice}}<p>{{$.Words.Choice}}</p>
-{{end}}<p>{{$.Words.Security1}}</p>
-<table class="login">
+{{end}}<p>{{$.Words.Naming}}</p>
+<table class="login wide">
 <caption>{{$.Words.Login}}</caption>
 <tr><th scope="row">{{$.Words.User}}</th><td>{{$.Words.UserIs}}</td></tr>
 <tr><th scope="row">{{$.Words.Password}}</th><td>{{$.Words.PasswordIs}}</td></tr>
 <tr><th scope="row">{{$.Words.Method}}</th><td>{{$.Words.MethodIs}}</td></tr>
 </table>
-{{end}}<p>{{.Words.SecurityNever}}</p>
+{{end}}<p>{{.Words.Never}}</p>
 {{with .Page.Help}}<p>{{$.Words.Helper}} <a href="{{.}}" rel="noopener noreferrer">{{.}}</a></p>
 {{end}}</main>
 </body>
