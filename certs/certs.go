@@ -158,6 +158,11 @@ func newStore(all []*entry) *Store {
 			s.byName[name] = append(s.byName[name], e)
 		}
 	}
+	for name, own := range s.byName {
+		if _, rest, _ := strings.Cut(name, "."); rest != "" && !strings.HasPrefix(name, "*.") {
+			s.byName[name] = append(own, s.byName["*."+rest]...) // no two names share a slice
+		}
+	}
 	return s
 }
 
@@ -182,33 +187,39 @@ func (s *Store) Get(hello *tls.ClientHelloInfo, fallback string) (*tls.Certifica
 	if candidates == nil {
 		candidates = s.all
 	}
-	switch len(candidates) {
-	case 0:
+	if candidates == nil {
 		return nil, ErrNone
-	case 1:
-		return &candidates[0].tls, nil
 	}
 	nameless := *hello // the name is settled; SupportsCertificate would hold it against a fallback
 	nameless.ServerName = ""
+	return pick(&nameless, candidates), nil
+}
+
+// pick chooses one of the certificates, of which there is at least one, as [Store.Get] says.
+// The hello must have no server name.
+func pick(nameless *tls.ClientHelloInfo, candidates []*entry) *tls.Certificate {
+	if len(candidates) == 1 {
+		return &candidates[0].tls
+	}
 	now := time.Now()
 	var outOfDate *entry
 	for _, e := range candidates {
 		switch {
 		case nameless.SupportsCertificate(&e.tls) != nil:
-		case e.info.Check(now) == nil:
-			return &e.tls, nil
+		case !now.Before(e.info.NotBefore) && !now.After(e.info.NotAfter):
+			return &e.tls
 		case outOfDate == nil:
 			outOfDate = e
 		}
 	}
 	if outOfDate != nil {
-		return &outOfDate.tls, nil
+		return &outOfDate.tls
 	}
-	return &candidates[0].tls, nil
+	return &candidates[0].tls
 }
 
-// named returns the certificates for a name: those that say it, or else those with a
-// wildcard for it.
+// named returns the certificates for a name: those that say it, then those with a wildcard
+// for it.
 func (s *Store) named(name string) []*entry {
 	name = Fold(name)
 	if found := s.byName[name]; found != nil {

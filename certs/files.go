@@ -16,6 +16,9 @@ import (
 // fill memory. A long chain is some 10 KiB.
 const maxFile = 1 << 20
 
+// noKey is what is wrong with a file that lacks the private key.
+const noKey = "there is no private key in it"
+
 // Pair names the files of one certificate.
 type Pair struct {
 	Cert string // PEM: the certificate, then the intermediates that lead to the authority
@@ -150,7 +153,7 @@ func (p Pair) key() (crypto.Signer, error) {
 		key = signer
 	}
 	if key == nil {
-		return nil, &Error{File: file, Message: "there is no private key in it",
+		return nil, &Error{File: file, Message: noKey,
 			Cure: "name a PEM file that holds one (-----BEGIN PRIVATE KEY-----)"}
 	}
 	return key, nil
