@@ -19,7 +19,7 @@ func sample() *Session {
 		Time: time.Date(2026, 11, 21, 17, 45, 0, 123456789, time.FixedZone("CET", 3600)), ID: "K7M29QXD4TZP",
 		Listener: "imaps", Protocol: "imap", Port: 993, IP: netip.MustParseAddr("2001:db8::7"), Via: netip.MustParseAddr("192.0.2.1"),
 		Entry: "implicit", WrongPort: true, TLS: "1.3", Cipher: "TLS_AES_128_GCM_SHA256", CipherClass: "modern", Resumed: true,
-		ALPN: "imap", SNI: "imap.demo.example", Host: "canonical", Brand: "demo", Client: "Thunderbird 153.7",
+		ALPN: "imap", Alert: "unknown_ca", SNI: "imap.demo.example", Host: "canonical", Brand: "demo", Client: "Thunderbird 153.7",
 		ClientID: map[string]string{"version": "153.7", "name": "Thunderbird"}, Hello: "[192.0.2.7]",
 		Mechanism: "PLAIN", UserForm: "address", Account: "anna@demo.example", Domain: "demo.example", Verified: true, Exposed: true,
 		Attempts: 2, Refused: "policy", Action: "deny", By: []string{"canonical-host"}, Policy: "enforced@0123456789ab",

@@ -43,11 +43,12 @@ type Session struct {
 	Entry     string     `json:"entry,omitempty" doc:"plain, starttls or implicit"`
 	WrongPort bool       `json:"wrong_port,omitempty" doc:"implicit TLS on a STARTTLS port, or plaintext on a TLS port"`
 
-	TLS         string `json:"tls,omitempty" doc:"none, or the version: 1.0 to 1.3"`
+	TLS         string `json:"tls,omitempty" doc:"none, or the version: 1.0 to 1.3; also of a client refused because it offers no better"`
 	Cipher      string `json:"cipher,omitempty" doc:"cipher suite"`
 	CipherClass string `json:"cipher_class,omitempty" doc:"modern (forward secrecy and AEAD) or legacy"`
 	Resumed     bool   `json:"resumed,omitempty" doc:"the TLS session was resumed"`
 	ALPN        string `json:"alpn,omitempty" doc:"application protocol agreed on"`
+	Alert       string `json:"alert,omitempty" doc:"TLS alert by which the client ended it, in the handshake or later (RFC 8446 section 6)"`
 	SNI         string `json:"sni,omitempty" doc:"server name that the client asked for"`
 	Host        string `json:"host,omitempty" doc:"what that name is: canonical, other_service, legacy, unknown or absent"`
 	Brand       string `json:"brand" doc:"brand of that name, or of the listener"`

@@ -35,6 +35,7 @@ import (
 // Front is IMAP.
 var Front = &proxy.Front{
 	Name:    "imap",
+	Word:    "IMAP",
 	ALPN:    "imap",
 	Port:    993,
 	Room:    150,                                                     // Thunderbird 153 shows 177, less the account's name

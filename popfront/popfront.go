@@ -27,6 +27,7 @@ import (
 // for a password.
 var Front = &proxy.Front{
 	Name:        "pop3",
+	Word:        "POP3",
 	ALPN:        "pop3",
 	Port:        995,
 	RefuseEarly: true,

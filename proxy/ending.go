@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 )
 
@@ -42,7 +43,8 @@ type Ending struct {
 	who      byte
 	Reason   string
 	Sentence string
-	Bye      Class // what the client is told first; 0: nothing
+	Bye      Class  // what the client is told first; 0: nothing
+	alert    string // of TLS, that the client sent
 }
 
 func (e *Ending) Error() string { return e.Reason + ": " + e.Sentence }
@@ -70,6 +72,12 @@ func ended(side byte, err error) *Ending {
 		name, word = "the backend", "backend"
 	}
 	var e *Ending
+	if alert := alertName(err); alert != "" && side == byClient {
+		if slices.Contains(certificateAlerts, alert) {
+			return &Ending{who: side, Reason: "certificate_refused", Sentence: "the client does not take the certificate: alert " + alert, alert: alert}
+		}
+		return &Ending{who: side, Reason: "client_alert", Sentence: "the client ended TLS: alert " + alert, alert: alert}
+	}
 	switch {
 	case errors.As(err, &e):
 		return e

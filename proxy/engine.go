@@ -6,6 +6,7 @@ package proxy
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -35,6 +36,7 @@ type Engine struct {
 	Log    *zap.Logger // operators' log; nil: none
 	Events Recorder    // nil: none
 
+	tickets   tls.Config // whose keys session tickets are made with where the settings name none
 	tally     tally
 	upgraders upgraders
 	full      sometimes    // "too many connections", in the log
@@ -70,7 +72,7 @@ type serving struct {
 // On an error nothing has changed. A listener without an address has no socket;
 // its sessions come by [Engine.ServeConn].
 func (e *Engine) Apply(s *Settings) error {
-	s, err := s.prepared()
+	s, err := s.prepared(&e.tickets)
 	if err != nil {
 		return err
 	}

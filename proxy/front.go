@@ -11,6 +11,7 @@ import (
 // fronts and never asks which one it has.
 type Front struct {
 	Name string // in configuration, policy and events: imap, pop3, submission
+	Word string // what customers and their programs call the protocol: IMAP, POP3, SMTP
 	ALPN string // the only application protocol accepted where a client names any (RFC 7301; ALPACA)
 	Port int    // of implicit TLS, told to customers (RFC 8314 section 7)
 

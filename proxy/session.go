@@ -5,7 +5,6 @@ package proxy
 // reach it through the few fields under mu.
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
@@ -16,7 +15,6 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -58,7 +56,6 @@ type session struct {
 	brand   *Brand
 	facts   policy.Facts
 	tls     *tls.ConnectionState
-	newest  uint16 // TLS version that the client offers, once heard
 	event   events.Session
 	offer   Offer
 	noOffer error // why the backend could not be asked
@@ -71,6 +68,7 @@ type session struct {
 	mu    sync.Mutex // guards the following, which a shutdown looks at
 	left  bool       // a shutdown has spoken
 	gone  bool       // and has cut
+	hurry func()     // ends a handshake; nil: there is none
 	relay *relay
 }
 
@@ -285,67 +283,6 @@ func (s *session) sniff() (isTLS bool, end *Ending) {
 // section 5.1) and that of an SSL 2 ClientHello, which is then refused as TLS.
 func beginsTLS(first byte) bool { return first == 0x16 || first == 0x80 }
 
-// handshake makes the wire secure and its facts known.
-func (s *session) handshake(entry string) *Ending {
-	s.phase, s.action = securing, "in the TLS handshake"
-	s.patience(s.settings.Times.Handshake)
-	ctx := context.WithValue(context.Background(), helloKey{}, s.heard)
-	conn := tls.Server(s.wire.raw(), s.listener.tls)
-	s.conn.SetWriteDeadline(time.Now().Add(s.settings.Times.Handshake))
-	s.learn(policy.Entry, entry)
-	s.facts.Forget(policy.TLS) // a handshake that fails is not a wish for cleartext
-	if err := conn.HandshakeContext(ctx); err != nil {
-		e := s.ended(err)
-		switch e.Reason {
-		case "client_timeout":
-			e = &Ending{who: byLimit, Reason: "handshake_timeout", Sentence: "the TLS handshake took too long"}
-		case "client_error":
-			e = &Ending{who: byProxy, Reason: "handshake_failed", Sentence: "the TLS handshake failed: " + CleanText(err.Error())}
-			if s.newest != 0 && s.newest < tls.VersionTLS12 {
-				e.Sentence = "the TLS handshake failed: the client offers " + tls.VersionName(s.newest) + " at most"
-			}
-			if strings.HasPrefix(err.Error(), "remote error") {
-				e.who = byClient
-			}
-		}
-		return e
-	}
-	s.wire.secure(conn)
-	state := conn.ConnectionState()
-	s.tls = &state
-	s.learn(policy.TLS, strings.TrimPrefix(tls.VersionName(state.Version), "TLS "))
-	s.learn(policy.CipherClass, cipherClass(&state))
-	s.event.Cipher = tls.CipherSuiteName(state.CipherSuite)
-	s.event.Resumed, s.event.ALPN = state.DidResume, state.NegotiatedProtocol
-	return nil
-}
-
-// cipherClass is modern for forward secrecy with AEAD (RFC 9325 section 4.2).
-func cipherClass(state *tls.ConnectionState) string {
-	name := tls.CipherSuiteName(state.CipherSuite)
-	if state.Version >= tls.VersionTLS13 ||
-		strings.HasPrefix(name, "TLS_ECDHE_") && (strings.Contains(name, "_GCM_") || strings.Contains(name, "_CHACHA20_")) {
-		return policy.Modern
-	}
-	return policy.LegacyCiphers
-}
-
-// heard takes server name and newest version from a ClientHello, also of a handshake that fails.
-func (s *session) heard(hello *tls.ClientHelloInfo) {
-	if len(hello.SupportedVersions) > 0 {
-		s.newest = slices.Max(hello.SupportedVersions)
-	}
-	sni := hostName(hello.ServerName)
-	host, brand := s.settings.classify(s.listener, sni)
-	s.brand = brand
-	s.learn(policy.Brand, brand.Name)
-	s.learn(policy.Host, host)
-	if sni == "" {
-		sni = policy.Absent
-	}
-	s.learn(policy.SNI, sni)
-}
-
 // open begins a dialogue.
 func (s *session) open(a Advert) Dialogue {
 	s.talk = s.listener.Front.Open(s.wire, a, s.settings.Limits)
@@ -474,6 +411,7 @@ func (s *session) finish(end *Ending) {
 	e.BytesIn, e.BytesOut = s.wire.Counts()
 	e.Seconds = float64(time.Since(s.began).Milliseconds()) / 1000
 	e.End, e.Reason, e.Sentence = string([]byte{end.who, byte(s.phase)}), end.Reason, end.Sentence
+	e.Alert = end.alert
 	s.engine.record(e)
 	s.engine.log().Debug("session ended", zap.String("session", s.id), zap.String("end", e.End),
 		zap.String("reason", e.Reason), zap.String("sentence", e.Sentence))
@@ -513,6 +451,9 @@ func (s *session) leave(moment bool) (farewell func()) {
 	if !s.left {
 		s.left = true
 		s.conn.SetReadDeadline(time.Now())
+		if s.hurry != nil {
+			s.hurry()
+		}
 	}
 	return nil
 }
@@ -522,6 +463,9 @@ func (s *session) cut() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.gone = true
+	if s.hurry != nil {
+		s.hurry()
+	}
 	if s.relay != nil {
 		s.relay.first.CompareAndSwap(nil, drained())
 		s.relay.cut()

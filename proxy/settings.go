@@ -3,6 +3,7 @@ package proxy
 // What the engine is given, checked and indexed once so that sessions only look up.
 
 import (
+	"cmp"
 	"crypto/tls"
 	"fmt"
 	"net/netip"
@@ -33,10 +34,12 @@ type Settings struct {
 	Certificate func(hello *tls.ClientHelloInfo, name ServerName) (*tls.Certificate, error)
 
 	// Tickets is whose EncryptTicket and DecryptTicket make session tickets; nil:
-	// a config made at Apply, whose tickets do not outlive it.
+	// the engine's own, whose keys do not outlive it.
 	Tickets *tls.Config
 
-	names map[string]nameOf // canonical host names
+	names  map[string]nameOf // canonical host names
+	legacy legacy            // old ones
+	words  map[string]string // by front: what customers call its protocol
 }
 
 // Times are the patience of the engine.
@@ -55,9 +58,9 @@ type Listener struct {
 	Brand      *Brand         // of clients that send no server name
 	Proxies    []netip.Prefix // peers that must send a PROXY header; nobody else may
 	ServeHello bool           // a TLS client on a STARTTLS port is served
-	OldTLS     bool           // TLS 1.0 and 1.1, RSA key exchange and CBC, where policy does not refuse them
+	OldTLS     bool           // TLS 1.0 and 1.1, RSA key exchange and 3DES, where policy does not refuse them
 
-	tls *tls.Config
+	tls *ways
 }
 
 // Brand is one set of host names, words and backends.
@@ -67,7 +70,7 @@ type Brand struct {
 	Help     string              // address of the help page, ASCII
 	Hosts    map[string][]string // by front: canonical names, the recommended one first
 	Ports    map[string]int      // by front: of implicit TLS, told to customers; default: the front's
-	Legacy   []string            // old names: exact, *.suffix, or label.* for all that begin so
+	Legacy   []string            // old names: exact, *.suffix, or label.* for all that begin with "label."
 	Backends map[string]*Backend // by front
 }
 
@@ -76,7 +79,7 @@ type ServerName struct {
 	Host     string // the fact: canonical, other_service, legacy, unknown or absent
 	Listed   bool   // legacy, by an exact name and not by a pattern
 	Brand    *Brand // whose name it is; the listener's where it is nobody's
-	Fallback string // the canonical name of the listener's brand and front
+	Fallback string // the canonical name that customers of the brand shall use on this listener
 }
 
 // nameOf is what a canonical host name stands for.
@@ -86,9 +89,11 @@ type nameOf struct {
 }
 
 // prepared checks what the engine relies on and returns a copy in which what
-// it looks up is filled in: sessions may be reading an earlier one.
-func (s *Settings) prepared() (*Settings, error) {
+// it looks up is filled in: sessions may be reading an earlier one. Where they
+// name no tickets, the given ones are used.
+func (s *Settings) prepared(tickets *tls.Config) (*Settings, error) {
 	p := *s
+	p.Tickets = cmp.Or(p.Tickets, tickets)
 	p.Listeners = make([]*Listener, len(s.Listeners))
 	for i, l := range s.Listeners {
 		own := *l
@@ -110,8 +115,14 @@ func (s *Settings) prepare() error {
 		return fmt.Errorf("no source of certificates")
 	}
 	s.names = map[string]nameOf{}
+	s.legacy = legacy{map[string][]*Brand{}, map[string][]*Brand{}, map[string][]*Brand{}}
+	s.words = map[string]string{}
 	for _, b := range s.Brands {
+		if err := s.legacy.add(b); err != nil {
+			return err
+		}
 		for front, backend := range b.Backends {
+			s.words[front] = backend.Front.Word
 			if backend.Master != nil && (backend.Check == nil || backend.Check.Master != nil) {
 				return fmt.Errorf("brand %s: the backend for %s has a master, and nowhere to check the customer's password", b.Name, front)
 			}
@@ -145,36 +156,10 @@ func (s *Settings) prepare() error {
 		if s.Times.Idle[l.Front.Name] <= 0 {
 			return fmt.Errorf("listener %s: no time of silence is allowed for %s", l.Name, l.Front.Name)
 		}
-		l.tls = s.tlsConfig(l)
+		l.tls = newWays(l, s.Tickets)
 	}
 	return nil
 }
-
-// tlsConfig is TLS 1.2 and 1.3 with Go's choice of suites (RFC 9325). A client
-// that names application protocols and not ours is refused, one that names
-// none passes: so a browser cannot be led here (ALPACA).
-func (s *Settings) tlsConfig(l *Listener) *tls.Config {
-	c := &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			host, brand := s.classify(l, hostName(hello.ServerName))
-			return s.Certificate(hello, ServerName{Host: host, Brand: brand, Fallback: l.Brand.host(l.Front.Name)})
-		},
-		GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			if heard, ok := hello.Context().Value(helloKey{}).(func(*tls.ClientHelloInfo)); ok {
-				heard(hello)
-			}
-			return nil, nil
-		},
-	}
-	if l.Front.ALPN != "" {
-		c.NextProtos = []string{l.Front.ALPN}
-	}
-	return c
-}
-
-// helloKey is where a handshake's context has the session's ear.
-type helloKey struct{}
 
 // host returns the name that customers shall use for a front, or "".
 func (b *Brand) host(front string) string {
@@ -186,32 +171,89 @@ func (b *Brand) host(front string) string {
 
 // classify says what a server name stands for on a listener, and whose it is.
 // An absent name, or one that is no DNS name, says nothing.
-func (s *Settings) classify(l *Listener, name string) (host string, brand *Brand) {
+func (s *Settings) classify(l *Listener, name string) ServerName {
+	front := l.Front.Name
+	n := ServerName{Host: policy.Unknown, Brand: l.Brand}
 	if name == "" {
-		return policy.Absent, l.Brand
-	}
-	if n, ok := s.names[name]; ok {
-		if slices.Contains(n.fronts, l.Front.Name) {
-			return policy.Canonical, n.brand
+		n.Host = policy.Absent
+	} else if known, ok := s.names[name]; ok {
+		n.Host = policy.OtherService
+		if slices.Contains(known.fronts, front) {
+			n.Host = policy.Canonical
 		}
-		if n.brand.Backends[l.Front.Name] == nil {
-			return policy.OtherService, l.Brand
+		if known.brand.Backends[front] != nil {
+			n.Brand = known.brand
 		}
-		return policy.OtherService, n.brand
+	} else if b, listed := s.legacy.find(name, front); b != nil {
+		n = ServerName{Host: policy.Legacy, Listed: listed, Brand: b}
 	}
-	for _, b := range s.Brands {
-		if b.Backends[l.Front.Name] != nil && slices.ContainsFunc(b.Legacy, func(p string) bool { return matches(p, name) }) {
-			return policy.Legacy, b
-		}
-	}
-	return policy.Unknown, l.Brand
+	n.Fallback = cmp.Or(n.Brand.host(front), l.Brand.host(front))
+	return n
 }
 
-// matches compares a name with an exact pattern or with *.suffix.
-func matches(pattern, name string) bool {
-	pattern = strings.ToLower(pattern)
-	if suffix, ok := strings.CutPrefix(pattern, "*"); ok {
-		return strings.HasSuffix(name, suffix) && len(name) > len(suffix)
+// legacy finds old names. There may be tens of thousands, and each handshake
+// under one asks, so each kind of pattern has a map of its own.
+type legacy struct {
+	exact  map[string][]*Brand // whose it is; brands in the order of the configuration
+	suffix map[string][]*Brand // of *.suffix, with the dot
+	label  map[string][]*Brand // of label.*, without the dot
+}
+
+// add takes a brand's patterns in.
+func (l *legacy) add(b *Brand) error {
+	own := []*Brand{b} // shared by all names that are its alone
+	into := func(m map[string][]*Brand, key string) {
+		if other, ok := m[key]; !ok {
+			m[key] = own
+		} else if !slices.Contains(other, b) {
+			m[key] = append(slices.Clip(other), b)
+		}
 	}
-	return pattern == name
+	for _, pattern := range b.Legacy {
+		name := strings.ToLower(pattern)
+		suffix, ofSuffix := strings.CutPrefix(name, "*.")
+		label, ofLabel := strings.CutSuffix(name, ".*")
+		switch {
+		case ofSuffix && suffix != "" && !strings.Contains(suffix, "*"):
+			into(l.suffix, name[1:])
+		case ofLabel && label != "" && !strings.ContainsAny(label, ".*"):
+			into(l.label, label)
+		case name != "" && !strings.Contains(name, "*"):
+			into(l.exact, name)
+		default:
+			return fmt.Errorf("brand %s: %q is no old name: exact, *.suffix or label.* is", b.Name, pattern)
+		}
+	}
+	return nil
+}
+
+// find returns the brand of an old name that has a backend for the front, and
+// whether the name is listed itself. The exact name goes before the longest
+// suffix, and that before the label.
+func (l *legacy) find(name, front string) (b *Brand, listed bool) {
+	if b := having(l.exact[name], front); b != nil {
+		return b, true
+	}
+	for i := strings.IndexByte(name, '.'); i >= 0; {
+		if b := having(l.suffix[name[i:]], front); b != nil {
+			return b, false
+		}
+		next := strings.IndexByte(name[i+1:], '.')
+		if next < 0 {
+			break
+		}
+		i += 1 + next
+	}
+	label, _, _ := strings.Cut(name, ".")
+	return having(l.label[label], front), false
+}
+
+// having returns the first brand that has a backend for the front.
+func having(brands []*Brand, front string) *Brand {
+	for _, b := range brands {
+		if b.Backends[front] != nil {
+			return b
+		}
+	}
+	return nil
 }

@@ -193,7 +193,7 @@ func TestHandshakesThatFail(t *testing.T) {
 		time.Sleep(r.settings.Times.Handshake + 10*time.Second)
 		r.wantEnd("LT", "handshake_timeout")
 	})
-	refused := func(name string, client *tls.Config, end string, words string) {
+	refused := func(name string, client *tls.Config, end, reason, words, alert, version, action string) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				r := newRig(t)
@@ -203,17 +203,25 @@ func TestHandshakesThatFail(t *testing.T) {
 					t.Fatal("the handshake succeeded")
 				}
 				c.close()
-				e := r.wantEnd(end, "handshake_failed")
-				if e.SNI != "mail.old.example" || e.Host != policy.Legacy || e.TLS != "" || !strings.Contains(e.Sentence, words) {
+				e := r.wantEnd(end, reason)
+				if e.SNI != "mail.old.example" || e.Host != policy.Legacy || e.Alert != alert || e.TLS != version || e.Action != action ||
+					!strings.Contains(e.Sentence, words) {
 					t.Errorf("%+v", e)
 				}
 			})
 		})
 	}
-	refused("ALPN", &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}, "PT", "http/1.1")
-	refused("TLS 1.1", &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, "PT", "the TLS handshake failed: the client offers TLS 1.1 at most")
-	refused("certificate", &tls.Config{}, "CT", "bad certificate")
-	refused("certificate, TLS 1.2", &tls.Config{MaxVersion: tls.VersionTLS12}, "CT", "bad certificate")
+	refused("ALPN", &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"}}, "PT", "other_protocol",
+		"the client wants another application protocol, h2, http/1.1: alert no_application_protocol", "", "", "deny")
+	refused("TLS 1.1", &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, "PT", "handshake_failed",
+		"the TLS handshake failed: the client offers TLS 1.1 at most: alert protocol_version", "", "1.1", "refuse")
+	refused("RSA key exchange", &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{
+		tls.TLS_RSA_WITH_AES_128_CBC_SHA, tls.TLS_RSA_WITH_AES_256_CBC_SHA, tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA, tls.TLS_RSA_WITH_AES_128_GCM_SHA256}},
+		"PT", "handshake_failed", "; the client offers TLS 1.2 at most, with TLS_RSA_WITH_AES_", "", "", "deny")
+	refused("certificate", &tls.Config{}, "CT", "certificate_refused",
+		"the client does not take the certificate: alert bad_certificate", "bad_certificate", "", "deny")
+	refused("certificate, TLS 1.2", &tls.Config{MaxVersion: tls.VersionTLS12}, "CT", "certificate_refused",
+		"the client does not take the certificate: alert bad_certificate", "bad_certificate", "", "deny")
 }
 
 // record returns a ClientHello.
@@ -299,10 +307,10 @@ func TestClassify(t *testing.T) {
 	r := newRig(t)
 	second := &Brand{Name: "second", Hosts: map[string][]string{"toy": {"Toy.Second.example"}, "other": {"second.example"}},
 		Legacy: []string{"*.gone.example"}, Backends: map[string]*Backend{"toy": r.backend}}
-	third := &Brand{Name: "third", Hosts: map[string][]string{"other": {"third.example"}}, Legacy: []string{"*"},
+	third := &Brand{Name: "third", Hosts: map[string][]string{"other": {"third.example"}}, Legacy: []string{"*.example"},
 		Backends: map[string]*Backend{"other": r.backend}}
 	r.settings.Brands = append(r.settings.Brands, third, second)
-	s, err := r.settings.prepared()
+	s, err := r.settings.prepared(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -310,8 +318,8 @@ func TestClassify(t *testing.T) {
 		"": "absent test", "toy.example": "canonical test", "toy.second.example": "canonical second", "second.example": "other_service second",
 		"x.gone.example": "legacy second", "third.example": "other_service test", "nobody.example": "unknown test",
 	} {
-		host, brand := s.classify(s.Listeners[0], name)
-		if got := host + " " + brand.Name; got != want {
+		n := s.classify(s.Listeners[0], name)
+		if got := n.Host + " " + n.Brand.Name; got != want {
 			t.Errorf("%q: %s, want %s", name, got, want)
 		}
 	}

@@ -177,19 +177,49 @@ func (w *Wire) skip(n int) { w.in.Add(-int64(n)) }
 // SetReadDeadline bounds reading.
 func (w *Wire) SetReadDeadline(t time.Time) { w.conn.SetReadDeadline(t) }
 
-// replay puts bytes read ahead back in front of a connection, for TLS.
+// replay puts bytes read ahead back in front of a connection, for TLS, and
+// keeps the last ones of a handshake.
 type replay struct {
 	net.Conn
 	ahead []byte
+	tail  []byte // what was read last, alertRecord bytes at most; nil: it is not kept
 }
 
-func (c *replay) Read(p []byte) (int, error) {
+// alertRecord is the length of a TLS record with an alert in clear (RFC 8446
+// sections 5.1 and 6).
+const alertRecord = 7
+
+func (c *replay) Read(p []byte) (n int, err error) {
 	if len(c.ahead) > 0 {
-		n := copy(p, c.ahead)
-		c.ahead = c.ahead[n:]
-		return n, nil
+		n = copy(p, c.ahead)
+		if c.ahead = c.ahead[n:]; len(c.ahead) == 0 {
+			c.ahead = nil // its memory too
+		}
+	} else {
+		n, err = c.Conn.Read(p)
 	}
-	return c.Conn.Read(p)
+	if c.tail != nil {
+		c.tail = append(c.tail, p[max(0, n-alertRecord):n]...)
+		c.tail = append(c.tail[:0], c.tail[max(0, len(c.tail)-alertRecord):]...)
+	}
+	return n, err
+}
+
+// beginWatch keeps the last bytes read, until endWatch.
+func (c *replay) beginWatch() { c.tail = make([]byte, 0, 2*alertRecord) }
+
+func (c *replay) endWatch() { c.tail = nil }
+
+// lastAlert returns the alert that the last bytes read are in clear. OpenSSL,
+// as a client of TLS 1.3, sends it so, since it switches its keys only when it
+// has taken the certificate; crypto/tls does not understand it. It also drops
+// warnings, by which old clients take their leave.
+func (c *replay) lastAlert() (number uint8, ok bool) {
+	t := c.tail
+	if len(t) < alertRecord || t[0] != 21 || t[1] != 3 || t[3] != 0 || t[4] != 2 || t[5] != 1 && t[5] != 2 {
+		return 0, false
+	}
+	return t[6], t[6] != 0 // close_notify is no complaint
 }
 
 // CloseWrite half-closes the connection below, where it can.
@@ -197,10 +227,10 @@ func (c *replay) CloseWrite() error { return closeWrite(c.Conn) }
 
 // raw takes the connection out of the wire for TLS, with the bytes read ahead
 // in front of it; those count as TLS's, not as the client's.
-func (w *Wire) raw() net.Conn {
-	conn := w.conn
+func (w *Wire) raw() *replay {
+	conn := &replay{Conn: w.conn}
 	if ahead := w.Buffered(); ahead > 0 {
-		conn = &replay{Conn: w.conn, ahead: bytes.Clone(w.buf[w.r:w.w])}
+		conn.ahead = bytes.Clone(w.buf[w.r:w.w])
 		w.skip(ahead)
 	}
 	w.r, w.w = 0, 0

@@ -35,6 +35,7 @@ import (
 // take any failure of AUTH, a temporary one too, for a wrong password.
 var Front = &proxy.Front{
 	Name:        "submission",
+	Word:        "SMTP",
 	ALPN:        "smtp",
 	Port:        465,
 	OutageEarly: true,
