@@ -94,13 +94,16 @@ const style = `:root{color-scheme:light dark}` +
 	`p{max-width:40rem;margin:0 0 1rem}` +
 	`.brand{font-weight:bold;margin:0}` +
 	`.servers{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,19rem),1fr));gap:1rem;margin:1.5rem 0}` +
-	`table{width:100%;border-collapse:collapse;border:2px solid;align-self:start}` +
+	`table,tbody,caption{display:block}` +
+	`table{border:2px solid}` +
 	`.login{margin:1.5rem 0;max-width:42rem}` +
-	`caption{text-align:left;font-weight:bold;padding:.25rem 0}` +
-	`th,td{text-align:left;vertical-align:top;padding:.5rem .75rem;border-top:1px solid}` +
-	`th{font-weight:normal;width:1%;white-space:nowrap}` +
-	`td{font-weight:bold}` +
-	`@media(max-width:26rem){.wide th,.wide td{display:block;width:auto}.wide td{border-top:0;padding-top:0}}`
+	`caption,tr{padding:.5rem .75rem}` +
+	`caption{text-align:left;font-weight:bold}` +
+	`tr{display:flex;flex-wrap:wrap;border-top:1px solid}` +
+	`th,td{padding:0}` +
+	`th{font-weight:normal;text-align:left;flex:0 0 auto;min-width:6.5rem}` +
+	`.login th{min-width:9rem}` +
+	`td{font-weight:bold}`
 
 // policy lets a page have its style, and nothing else from anywhere. What default-src
 // does not speak for is named (CSP level 2 section 7.4).
@@ -128,14 +131,14 @@ var page = template.Must(template.New("page").Parse(`<!DOCTYPE html>
 <div class="servers">
 {{range .}}<table>
 <caption>{{.Purpose}}</caption>
-<tr class="wide"><th scope="row">{{$.Words.Server}}</th><td>{{.Host}}</td></tr>
+<tr><th scope="row">{{$.Words.Server}}</th><td>{{.Host}}</td></tr>
 <tr><th scope="row">{{$.Words.Port}}</th><td>{{.Port}}</td></tr>
 <tr><th scope="row">{{$.Words.Security}}</th><td>{{$.Words.SSL}}</td></tr>
 </table>
 {{end}}</div>
 {{if $.Choice}}<p>{{$.Words.Choice}}</p>
 {{end}}<p>{{$.Words.Naming}}</p>
-<table class="login wide">
+<table class="login">
 <caption>{{$.Words.Login}}</caption>
 <tr><th scope="row">{{$.Words.User}}</th><td>{{$.Words.UserIs}}</td></tr>
 <tr><th scope="row">{{$.Words.Password}}</th><td>{{$.Words.PasswordIs}}</td></tr>
