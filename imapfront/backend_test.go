@@ -425,10 +425,14 @@ func TestEchoIsWithheld(t *testing.T) {
 // stays one, and a right one proves whose finding it is.
 func TestDenialOverTLS(t *testing.T) {
 	for host, kind := range map[string]string{
-		"mail.old.example": "legacy", "other.example": "unknown", "smtp.test.example": "other_service",
+		"mail.old.example": "legacy", "other.example": "unknown", "pop.test.example": "other_service",
 	} {
 		for _, login := range []string{"LOGIN anna Kanarienvogel7", "AUTHENTICATE PLAIN " + plainAnna} {
 			t.Run(fmt.Sprint(kind, " ", login[:5]), func(t *testing.T) {
+				words := "Servername ist veraltet: Server"
+				if kind == "other_service" {
+					words = "Servername gilt fuer POP3. IMAP: Server"
+				}
 				backend := `"anna" "Kanarienvogel7"`
 				if strings.HasPrefix(login, "AUTH") {
 					backend = plainAnna
@@ -445,7 +449,7 @@ func TestDenialOverTLS(t *testing.T) {
 					B: b {...} `+backend+`
 					B< b OK in
 					B: reeve1 LOGOUT
-					S: b NO [UNAVAILABLE] Passwort ist NICHT falsch. Servername ist veraltet: Server imap.test.example, Port 993, SSL/TLS. https://h.test.example/a1 ({id})
+					S: b NO [UNAVAILABLE] Passwort ist NICHT falsch. `+words+` imap.test.example, Port 993, SSL/TLS. https://h.test.example/a1 ({id})
 					C! close
 					E: action=deny by=[canonical-host] host=`+kind+` verified=true account=anna attempts=2
 				`)

@@ -64,12 +64,12 @@ type dialogue struct {
 	id      map[string]string
 }
 
-// Greet tells the capabilities at once and saves a round trip, but in clear where
-// every login is refused: Thunderbird, set to plaintext, asks for them only
-// where the greeting has none, and shows an alert in that answer only. Set to
-// STARTTLS it does not ask before TLS, and so hears no alert.
+// Greet tells the capabilities at once and saves a round trip, but where every
+// login is refused: Thunderbird, set to plaintext, asks for them only where the
+// greeting has none, and shows an alert in that answer only. Set to STARTTLS it
+// does not ask before TLS, and so hears no alert.
 func (d *dialogue) Greet() error {
-	if d.advert.Refusal != nil && !d.advert.Secure {
+	if d.advert.Refusal != nil {
 		return d.wire.Say("* OK " + d.advert.Hostname + " ready.\r\n")
 	}
 	return d.wire.Say("* OK [CAPABILITY " + d.capabilities() + "] " + d.advert.Hostname + " ready.\r\n")
@@ -158,7 +158,7 @@ func (d *dialogue) identify(c *command) error {
 	return d.wire.Say(fmt.Sprintf("* ID (\"name\" \"Mailreeve\")\r\n%s OK ID completed.\r\n", c.tag))
 }
 
-// capability answers CAPABILITY, in clear with the refusal that awaits a login.
+// capability answers CAPABILITY, with the refusal that awaits every login.
 func (d *dialogue) capability(c *command) error {
 	alert := ""
 	d.asked = true
@@ -176,7 +176,7 @@ var passed = []imap.Cap{imap.CapIMAP4rev2, imap.CapLiteralPlus, imap.CapLiteralM
 // capabilities lists what is really offered now.
 func (d *dialogue) capabilities() string {
 	caps := []string{string(imap.CapIMAP4rev1), string(imap.CapID)}
-	if d.advert.Refusal == nil || d.advert.Secure {
+	if d.advert.Refusal == nil {
 		caps = append(caps, string(imap.CapSASLIR))
 		for _, c := range d.advert.Extensions {
 			if i := slices.IndexFunc(passed, func(p imap.Cap) bool { return strings.EqualFold(string(p), c) }); i >= 0 {
@@ -278,7 +278,7 @@ func (d *dialogue) Refuse(r proxy.Request, ref proxy.Refusal) error {
 		}
 	}
 	answer := r.Token + " NO "
-	if !d.advert.Secure && ref.Class == proxy.PolicyDeny {
+	if (!d.advert.Secure || d.advert.Refusal != nil) && ref.Class == proxy.PolicyDeny {
 		// Programs that ignore the code show an alert. It comes first:
 		// Thunderbird forgets UNAVAILABLE when an alert follows it.
 		answer = d.alert(ref.Text) + answer

@@ -254,3 +254,35 @@ func TestAnswers(t *testing.T) {
 }
 
 var limits = proxy.Limits{Line: 1 << 10, Literal: 256, Token: 2 << 10, Memory: 4 << 10, BadCommands: 10, Logins: 6}
+
+// TestOldTLSIsTold: where it is served in order to be explained, that is done
+// before the credential, as in clear.
+func TestOldTLSIsTold(t *testing.T) {
+	setup{change: proxytest.DenyOldTLS}.play(t, `
+		C! old imap.test.example
+		S: * OK proxy.test.example ready.
+		C: a CAPABILITY
+		S: * OK [ALERT] Passwort ist NICHT falsch. Programm ist veraltet: TLS 1.2 fehlt. Server imap.test.example, Port 993. https://h.test.example/a1 ({id})
+		S: * CAPABILITY IMAP4rev1 ID LOGINDISABLED
+		S: a OK CAPABILITY completed.
+		C: b LOGIN anna Kanarienvogel7
+		S: b NO [UNAVAILABLE] Passwort ist NICHT falsch. {...}
+		C: c AUTHENTICATE PLAIN
+		S: c NO [UNAVAILABLE] Passwort ist NICHT falsch. Programm ist veraltet: TLS 1.2 fehlt. {...}
+		C! close
+		E: action=deny by=[modern-tls] tls=1.0 cipher_class=legacy cipher=TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA end=CD exposed= verified= account= backend= attempts=
+	`, `
+		C! old imap.test.example
+		S: * OK proxy.test.example ready.
+		C: b LOGIN anna Kanarienvogel7
+		S: * OK [ALERT] Passwort ist NICHT falsch. Programm ist veraltet: TLS 1.2 fehlt. {...}
+		S: b NO [UNAVAILABLE] Passwort ist NICHT falsch. Programm ist veraltet: TLS 1.2 fehlt. {...}
+		C! close
+		E: action=deny by=[modern-tls] tls=1.0 end=CD attempts=
+	`, `
+		C! tls imap.test.example
+		`+greeting+`
+		C! close
+		E: action=pass by= tls=1.3 end=CD
+	`)
+}

@@ -1,6 +1,7 @@
 package popfront
 
 import (
+	"strings"
 	"testing"
 
 	"mailreeve/proxy/proxytest"
@@ -177,4 +178,43 @@ func TestEnglish(t *testing.T) {
 		C! close
 		E: action=deny
 	`, english)
+}
+
+// A name that is for something else, or nobody's, is told at USER as an old one is.
+func TestWrongHostNameIsToldAtUser(t *testing.T) {
+	for name, says := range map[string]string{
+		"imap.test.example host=other_service": "gilt fuer IMAP. POP3: Server pop.test.example",
+		"mx.nobody.example host=unknown":       "ist veraltet: Server pop.test.example",
+	} {
+		sni, host, _ := strings.Cut(name, " ")
+		play(t, "implicit", `
+			C! tls `+sni+`
+			S: +OK proxy.test.example ready.
+			C: USER anna
+			S: -ERR [SYS/PERM] Passwort ist NICHT falsch. Servername `+says+`, Port 995, SSL/TLS. https://h.test.example/a1 ({id})
+			C! close
+			E: action=deny by=[canonical-host] sni=`+sni+` `+host+` end=CD verified= backend=
+		`)
+	}
+}
+
+// Where old TLS is served in order to be explained, that is done at USER too.
+func TestOldTLSIsToldAtUser(t *testing.T) {
+	play(t, "implicit", `
+		C! old pop.test.example
+		S: +OK proxy.test.example ready.
+		C: CAPA
+		S: +OK Capability list follows
+		S: RESP-CODES
+		S: AUTH-RESP-CODE
+		S: TOP
+		S: UIDL
+		S: EXPIRE NEVER
+		S: USER
+		S: .
+		C: USER anna
+		S: -ERR [SYS/PERM] Passwort ist NICHT falsch. Programm ist veraltet: TLS 1.2 fehlt. Server pop.test.example, Port 995. https://h.test.example/a1 ({id})
+		C! close
+		E: action=deny by=[modern-tls] tls=1.0 end=CD verified= exposed= backend=
+	`, proxytest.DenyOldTLS)
 }

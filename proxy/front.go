@@ -210,8 +210,9 @@ type Advert struct {
 	Password   bool     // USER and PASS, or the LOGIN command, have a chance
 	Extensions []string // the backend's own, unfiltered
 
-	// Refusal is set where no login can succeed here whatever the account:
-	// some protocols can say so before one is tried.
+	// Refusal is set where no login can succeed here whatever the account, and
+	// the credential had better not be sent: some protocols can say so before
+	// one is tried.
 	Refusal *Refusal
 	// Quiet is set where a client from the same place was Warned lately and went
 	// on to STARTTLS: it is not warned again of what it does not do.

@@ -62,8 +62,11 @@ func (s *session) could(mech string) policy.Verdict {
 
 // tells reports whether a refusal must be told before the credential: in clear,
 // so that the answer cannot depend on it (RFC 8314 section 4.1) and it is not
-// sent; and where the protocol's programs show nothing later.
-func (s *session) tells() bool { return s.tls == nil || s.listener.Front.RefuseEarly }
+// sent; the same where TLS is refused for its age, which is little better (RFC
+// 8996); and where the protocol's programs show nothing later.
+func (s *session) tells(v policy.Verdict) bool {
+	return s.tls == nil || s.listener.Front.RefuseEarly || v.Rule != nil && v.Rule.Finding == policy.TLSOld
+}
 
 // bears reports whether the proxy and the backend know a mechanism at all.
 func (s *session) bears(mech string) bool {
@@ -79,10 +82,10 @@ func (s *session) bears(mech string) bool {
 func (s *session) advert() Advert {
 	a := Advert{Hostname: s.settings.Hostname, Secure: s.tls != nil, Extensions: s.offer.Extensions, Password: true}
 	mildest := s.could("")
-	if mildest.Action.Refuses() && s.tells() {
+	if mildest.Action.Refuses() && s.tells(mildest) {
 		ref := s.policyRefusal(mildest)
 		a.Refusal = &ref
-		a.Password = a.Secure // in clear nothing; else the way that leads to the words
+		a.Password = a.Secure && s.listener.Front.RefuseEarly // nothing, but the way that leads to the words
 		a.Quiet = !a.Secure && s.engine.upgraders.has(s.client.Addr(), s.listener.Name)
 		return a
 	}
@@ -114,8 +117,12 @@ func (s *session) policyRefusal(v policy.Verdict) Refusal {
 // place is what a sentence can name.
 func (s *session) place() place {
 	front := s.listener.Front
-	return place{lang: s.brand.Language, host: s.brand.host(front.Name), port: cmp.Or(s.brand.Ports[front.Name], front.Port),
-		help: s.brand.Help, session: s.id, room: front.Room}
+	p := place{lang: s.brand.Language, host: s.brand.host(front.Name), port: cmp.Or(s.brand.Ports[front.Name], front.Port),
+		help: s.brand.Help, session: s.id, room: front.Room, word: front.Word}
+	if s.facts.Get(policy.Host) == policy.OtherService {
+		p.others = s.settings.called(s.facts.Get(policy.SNI))
+	}
+	return p
 }
 
 // chosen decides on a mechanism before its credential is read, and says so
@@ -131,7 +138,7 @@ func (s *session) chosen(d Dialogue, req Request) (refused bool, end *Ending) {
 	s.decided = time.Now()
 	mildest, this := s.could(""), s.could(req.Mech)
 	switch {
-	case this.Action.Refuses() && (s.tells() || !mildest.Action.Refuses() || req.Mech != "" && !s.bears(req.Mech)):
+	case this.Action.Refuses() && (s.tells(this) || !mildest.Action.Refuses() || req.Mech != "" && !s.bears(req.Mech)):
 		// Over TLS a refusal for another reason than the mechanism waits for
 		// the login, which proves whose finding it is; where there can be one.
 		return true, s.refuse(d, req, s.policyRefusal(this))
@@ -185,7 +192,7 @@ func (s *session) login(d Dialogue, req Request) *Ending {
 	s.identify(req)
 	s.decided = time.Now()
 	verdict := s.settings.Policy.Decide(&s.facts, s.decided)
-	if verdict.Action.Refuses() && s.tells() {
+	if verdict.Action.Refuses() && s.tells(verdict) {
 		return s.refuse(d, req, s.policyRefusal(verdict))
 	}
 	l, reply, err := s.enter(req, s.backend())

@@ -150,6 +150,7 @@ func (s *Settings) prepare() error {
 		if l.Brand == nil {
 			l.Brand = s.Brands[0]
 		}
+		s.words[l.Front.Name] = l.Front.Word
 		if l.Brand.Backends[l.Front.Name] == nil {
 			return fmt.Errorf("listener %s: brand %s has no backend for %s", l.Name, l.Brand.Name, l.Front.Name)
 		}
@@ -189,6 +190,16 @@ func (s *Settings) classify(l *Listener, name string) ServerName {
 	}
 	n.Fallback = cmp.Or(n.Brand.host(front), l.Brand.host(front))
 	return n
+}
+
+// called says what the protocols are called that a canonical name is for.
+func (s *Settings) called(name string) string {
+	var words []string
+	for _, front := range s.names[name].fronts {
+		words = append(words, cmp.Or(s.words[front], strings.ToUpper(front)))
+	}
+	slices.Sort(words)
+	return strings.Join(words, "/")
 }
 
 // legacy finds old names. There may be tens of thousands, and each handshake

@@ -31,7 +31,13 @@ type place struct {
 	help    string // address of the help page, may be empty
 	session string // session id
 	room    int    // characters that are shown; 0: maxText
+	word    string // what the protocol is called
+	others  string // what the server name is for, where that are other protocols
 }
+
+// otherService stands beside the findings: a server name that is right, but not
+// for this protocol, wants words of its own.
+const otherService policy.Finding = "other_service"
 
 // policyWords are the sentences of a policy refusal: the first thing said is
 // that the password is not wrong, since that is what people try to change.
@@ -41,12 +47,14 @@ var policyWords = map[Language]map[policy.Finding]string{
 		policy.TLSOld:         "Passwort ist NICHT falsch. Programm ist veraltet: TLS 1.2 fehlt. Server {host}, Port {port}.",
 		policy.Mechanism:      "Passwort ist NICHT falsch. Bitte Authentifizierung auf \"Passwort, normal\" stellen (SSL/TLS bleibt an, SPA aus).",
 		policy.LegacyHostname: "Passwort ist NICHT falsch. Servername ist veraltet: Server {host}, Port {port}, SSL/TLS.",
+		otherService:          "Passwort ist NICHT falsch. Servername gilt fuer {others}. {word}: Server {host}, Port {port}, SSL/TLS.",
 	},
 	English: {
 		policy.Plaintext:      "Your password is NOT wrong. Encryption is missing: set SSL/TLS, server {host}, port {port}.",
 		policy.TLSOld:         "Your password is NOT wrong. The program is too old: TLS 1.2 is missing. Server {host}, port {port}.",
 		policy.Mechanism:      "Your password is NOT wrong. Please set authentication to \"normal password\" (SSL/TLS stays on, SPA off).",
 		policy.LegacyHostname: "Your password is NOT wrong. The server name is out of date: set server {host}, port {port}, SSL/TLS.",
+		otherService:          "Your password is NOT wrong. The server name is for {others}. {word}: server {host}, port {port}, SSL/TLS.",
 	},
 }
 
@@ -90,6 +98,9 @@ func (p place) sentence(class Class, finding policy.Finding) string {
 	if class != PolicyDeny && class != PolicyTemp {
 		return CleanText(p.fill(classWords[lang][class]))
 	}
+	if finding == policy.LegacyHostname && p.others != "" {
+		finding = otherService
+	}
 	format, ok := policyWords[lang][finding]
 	if !ok { // a finding without words of its own: say what is certain
 		format = policyWords[lang][policy.LegacyHostname]
@@ -97,9 +108,9 @@ func (p place) sentence(class Class, finding policy.Finding) string {
 	return p.tail(p.fill(format))
 }
 
-// fill puts host and port into a format; not every format wants them.
+// fill puts names and port into a format; not every format wants them all.
 func (p place) fill(format string) string {
-	return strings.NewReplacer("{host}", p.host, "{port}", strconv.Itoa(p.port)).Replace(format)
+	return strings.NewReplacer("{host}", p.host, "{port}", strconv.Itoa(p.port), "{word}", p.word, "{others}", p.others).Replace(format)
 }
 
 // tail adds the help address and the session id, what is less useful first to go.

@@ -22,13 +22,16 @@ var longestHost = "smtp-auth.submission." + strings.Repeat("gemeinschaft-", 3) +
 // the customer needs.
 func TestSentencesFit(t *testing.T) {
 	short := map[Class]bool{PlainOnTLS: true, LimitReached: true, ShuttingDown: true, Misspoken: true, TooLate: true}
-	findings := []policy.Finding{policy.Plaintext, policy.TLSOld, policy.Mechanism, policy.LegacyHostname, "one of tomorrow's"}
+	findings := []policy.Finding{policy.Plaintext, policy.TLSOld, policy.Mechanism, policy.LegacyHostname, otherService, "one of tomorrow's"}
 	ascii := regexp.MustCompile(`^[ -$&-~]+$`)
 	for _, lang := range []Language{German, English, "fr", ""} {
 		for class := PolicyDeny; class <= PlainOnTLS; class++ {
 			for _, finding := range findings {
 				for _, help := range []string{"", "https://h.example/a", "https://hilfe.provider-dienste.example/mail/" + strings.Repeat("x", 60)} {
-					p := place{lang: lang, host: longestHost, port: 65535, help: help, session: "K7M29QXD4TZP"}
+					p := place{lang: lang, host: longestHost, port: 65535, help: help, session: "K7M29QXD4TZP", word: "IMAP"}
+					if finding == otherService {
+						finding, p.others = policy.LegacyHostname, "POP3/SMTP"
+					}
 					got := p.sentence(class, finding)
 					bound := maxText
 					if short[class] {
@@ -74,7 +77,7 @@ func TestEveryClassHasWords(t *testing.T) {
 				t.Errorf("%s has no words for class %d", lang, class)
 			}
 		}
-		if len(policyWords[lang]) != 4 || len(classWords[lang]) != int(PlainOnTLS-NeedLogin)+1 {
+		if len(policyWords[lang]) != 5 || len(classWords[lang]) != int(PlainOnTLS-NeedLogin)+1 {
 			t.Errorf("%s has words for what is not", lang)
 		}
 	}

@@ -3,6 +3,8 @@ package smtpfront
 import (
 	"strings"
 	"testing"
+
+	"mailreeve/proxy/proxytest"
 )
 
 const plain = `{b64:\x00anna@test.example\x00Kanarienvogel7}`
@@ -283,4 +285,43 @@ func TestOldHostName(t *testing.T) {
 		C! close
 		E: action=tempfail by=[canonical-host] host=legacy end=CD verified=true
 	`, brownOut)
+}
+
+// A name that is for something else, or nobody's, is told at MAIL as an old one is.
+func TestWrongHostName(t *testing.T) {
+	for name, says := range map[string]string{
+		"pop.test.example host=other_service": "gilt fuer POP3. SMTP: Server smtp.test.example",
+		"mx.nobody.example host=unknown":      "ist veraltet: Server smtp.test.example",
+	} {
+		sni, host, _ := strings.Cut(name, " ")
+		play(t, "implicit", strings.Replace(hello, "tls smtp.test.example", "tls "+sni, 1)+`
+			C: AUTH PLAIN `+plain+`
+			`+begin+`
+			B: AUTH PLAIN `+plain+`
+			B< 235 2.7.0 Authentication successful
+			B: QUIT
+			S: 235 2.7.0 Authentication successful
+			C: MAIL FROM:<anna@test.example>
+			S: 550 5.7.1 Passwort ist NICHT falsch. Servername `+says+`, Port 465, SSL/TLS. https://h.test.example/a1 ({id})
+			C! close
+			E: action=deny by=[canonical-host] sni=`+sni+` `+host+` end=CD verified=true
+		`)
+	}
+}
+
+// Where old TLS is served in order to be explained, that is done before the
+// credential: there is no AUTH, and MAIL is answered as in clear.
+func TestOldTLSIsTold(t *testing.T) {
+	play(t, "implicit", `
+		C! old smtp.test.example
+		S: 220 proxy.test.example ESMTP ready
+		C: EHLO scanner.example
+		`+strings.Replace(strings.Replace(inClear, "250-CHUNKING", "250 CHUNKING", 1), "S: 250 STARTTLS", "", 1)+`
+		C: AUTH PLAIN `+plain+`
+		S: 530 5.7.0 Passwort ist NICHT falsch. Programm ist veraltet: TLS 1.2 fehlt. {...}
+		C: MAIL FROM:<anna@test.example>
+		S: 530 5.7.0 Passwort ist NICHT falsch. Programm ist veraltet: TLS 1.2 fehlt. Server smtp.test.example, Port 465. https://h.test.example/a1 ({id})
+		C! close
+		E: action=deny by=[modern-tls] tls=1.0 end=CD verified= backend= attempts=
+	`, proxytest.DenyOldTLS)
 }

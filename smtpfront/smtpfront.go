@@ -267,14 +267,14 @@ func (d *dialogue) Refuse(r proxy.Request, ref proxy.Refusal) error {
 }
 
 // answer is the reply to a request. A policy refusal reads differently where it
-// comes: at MAIL, where programs show it, 450 and 550; at AUTH over TLS it can
-// only be about the mechanism (534, RFC 4954 section 6).
+// comes: at MAIL, where programs show it, 450 and 550; at AUTH over TLS that is
+// good it can only be about the mechanism (534, RFC 4954 section 6).
 func (d *dialogue) answer(atMail bool, ref proxy.Refusal) string {
 	a := codes[ref.Class]
 	switch {
 	case ref.Class == proxy.PolicyTemp && atMail:
 		a = smtp.SMTPError{Code: 450, EnhancedCode: smtp.EnhancedCode{4, 7, 0}}
-	case ref.Class == proxy.PolicyDeny && !atMail && d.advert.Secure:
+	case ref.Class == proxy.PolicyDeny && !atMail && d.advert.Secure && d.advert.Refusal == nil:
 		a = smtp.SMTPError{Code: 534, EnhancedCode: smtp.EnhancedCode{5, 7, 9}}
 	}
 	a.Message = ref.Text

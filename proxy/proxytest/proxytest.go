@@ -17,7 +17,7 @@
 //	C.  the client says bytes         S.  the proxy closes the client's connection
 //	B<  the backend says a line       B:  the proxy says a line to the backend
 //	B.  the backend says bytes        B!  next, close, tls: the next connection, an end, a TLS handshake
-//	C!  close, tls [name], wait TIME: an end, a TLS handshake, silence
+//	C!  close, tls [name], old [name], wait TIME: an end, a TLS handshake, one by TLS 1.0, silence
 //	P!  shutdown, down, up: the proxy is ended, its backend is lost or back
 //	E:  fields of the event           #   a comment
 //
@@ -206,6 +206,20 @@ func (r *Rig) Dialled() int {
 	return r.dialled
 }
 
+// DenyOldTLS makes a rig that serves TLS 1.0 and denies it in the dialogue.
+func DenyOldTLS(r *Rig) {
+	for _, l := range r.Settings.Listeners {
+		l.OldTLS = true
+	}
+	p, err := policy.New("explaining", []policy.Requirement{{ID: "modern-tls", Finding: policy.TLSOld,
+		Stages:  []policy.Stage{{Do: policy.Deny}},
+		Require: policy.Matcher{{Fact: policy.TLS, Not: true, Values: []string{"1.0", "1.1"}}}}})
+	if err != nil {
+		panic(err) // the list above is constant
+	}
+	r.Settings.Policy = p
+}
+
 // answer plays the backend's side of the probe.
 func (r *Rig) answer(conn net.Conn, script string) {
 	defer conn.Close()
@@ -217,7 +231,7 @@ func (r *Rig) answer(conn net.Conn, script string) {
 		case "B:":
 			e.want(l.text)
 		case "B!":
-			e.tls(true, "")
+			e.tls(true, "", 0)
 		}
 	}
 	io.Copy(io.Discard, e.conn) // QUIT
@@ -261,7 +275,7 @@ func (r *Rig) Play(listener, script string) {
 			backend.want(l.text)
 		case "B!":
 			if l.text == "tls" {
-				backend.tls(true, "")
+				backend.tls(true, "", 0)
 			} else {
 				backend.conn.Close()
 			}
@@ -500,14 +514,17 @@ func (e *end) do(what string) {
 		time.Sleep(d)
 		synctest.Wait()
 	case "tls":
-		e.tls(false, argument)
+		e.tls(false, argument, 0)
+	case "old":
+		e.tls(false, argument, tls.VersionTLS10)
 	default:
 		e.t.Fatalf("line %d: nobody knows how to %s", e.at, verb)
 	}
 }
 
-// tls does a handshake; a client names the server where the script does.
-func (e *end) tls(server bool, name string) {
+// tls does a handshake; a client names the server where the script does, and
+// does no other version than the one given.
+func (e *end) tls(server bool, name string, version uint16) {
 	e.t.Helper()
 	if n := e.reader.Buffered(); n > 0 {
 		e.t.Fatalf("line %d: %d bytes came in clear before TLS", e.at, n)
@@ -516,7 +533,7 @@ func (e *end) tls(server bool, name string) {
 	if server {
 		conn = tls.Server(e.conn, &tls.Config{Certificates: []tls.Certificate{*certificate()}})
 	} else {
-		conn = tls.Client(e.conn, &tls.Config{ServerName: name, InsecureSkipVerify: true})
+		conn = tls.Client(e.conn, &tls.Config{ServerName: name, InsecureSkipVerify: true, MinVersion: version, MaxVersion: version})
 	}
 	if err := conn.HandshakeContext(context.Background()); err != nil {
 		e.t.Fatalf("line %d: TLS: %v", e.at, err)
