@@ -1,0 +1,678 @@
+package certs
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	// orderTime bounds one order. Authorities answer within seconds, under load
+	// within a minute; one that says "processing" for good must not hold a place.
+	orderTime = 2 * time.Minute
+
+	// leaseTime is a little longer, for the file that keeps other nodes from ordering.
+	leaseTime = orderTime + 30*time.Second
+
+	// leasePause is how soon the directory is looked at again while another node orders.
+	leasePause = 2 * time.Second
+
+	// atOnce are the orders under way at a time: a start with twenty names is done
+	// in a minute or two, and no authority minds.
+	atOnce = 2
+
+	// orderPatience is how long a handshake waits for a certificate; mail programs wait
+	// for thirty seconds or more, impatient ones for fifteen.
+	orderPatience = 10 * time.Second
+
+	// lookPause is how often the directory is looked at for what other nodes did,
+	// and what could not be written is tried again.
+	lookPause = time.Minute
+
+	// maxWrites bounds what one look writes: the days of the last use of thousands of
+	// names change at once, at midnight, and nobody waits for them.
+	maxWrites = 100
+
+	// unused is when a name that is not canonical has no customer any more.
+	unused = 30 * 24 * time.Hour
+
+	// budgetTime is what the budget is counted over.
+	budgetTime = time.Hour
+)
+
+// backoff is the wait after the first, second ... failure, the last one for all further ones.
+// Let's Encrypt allows five failed validations of a name in an hour; these are three. A name
+// that is not canonical begins at [strangerBackoff]: its customer may have pointed it elsewhere
+// years ago.
+var backoff = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 3 * time.Hour, 6 * time.Hour}
+
+// strangerBackoff is where a name that is not canonical enters backoff: at an hour.
+const strangerBackoff = 3
+
+// EAB binds the ACME account to one that the authority has otherwise (RFC 8555 section 7.3.4).
+type EAB struct {
+	KeyID string
+	Key   []byte // of the HMAC; appears in no error and no log
+}
+
+// ACMEConfig says where certificates come from.
+type ACMEConfig struct {
+	Directory string         // URL of the authority's directory
+	Email     string         // for the authority to write to; may be empty
+	Roots     *x509.CertPool // authorities of the directory's own certificate; nil: the system's
+	EAB       *EAB           // nil: none
+	Dir       string         // holds account, certificates and records; made if missing
+	RSA       bool           // RSA certificates too: for canonical names at once, for others when a client needs one
+	Lookup    string         // URL that confirms names; empty: none is confirmed
+	Hourly    int            // new orders an hour for names that are not canonical
+	HTTP01    bool           // port 80 is served, by way of [ACME.HTTP01]
+	TLSALPN01 bool           // port 443 is served, by way of [ACME.ALPN]
+	Log       *zap.Logger    // nil: none
+	Client    *http.Client   // its transport is used, in tests; nil: one that trusts Roots
+}
+
+// ACME orders certificates by RFC 8555, keeps and renews them. It is an [Issuer].
+type ACME struct {
+	c           ACMEConfig
+	log         *zap.Logger
+	state       *state
+	answers     *answers
+	lookup      *lookup
+	transport   http.RoundTripper
+	registering chan struct{} // holds one while an order sees to the account
+	wake        chan struct{} // holds one when Run shall look what is due
+
+	served atomic.Pointer[map[pair]*served] // what handshakes see; replaced as a whole
+
+	mu    sync.Mutex // guards the following
+	items map[pair]*item
+	spent time.Time // until then, the budget is spent
+}
+
+var _ Issuer = (*ACME)(nil)
+
+// served is a certificate in use.
+type served struct {
+	cert *tls.Certificate
+	used atomic.Int64 // day of the last handshake, in days since 1970
+}
+
+// item is a certificate that is there or should be.
+type item struct {
+	pair
+	record
+	canonical bool
+	cert      *tls.Certificate // nil: none yet
+	unsaved   bool             // cert is not in the directory, which is tried again
+	stamp     stamp            // of the files as they were read last
+	busy      bool             // an order is under way
+	ended     chan struct{}    // closed when the order that handshakes wait for ends; nil: none waits
+}
+
+// NewACME reads the state directory, or makes it. It uses no network.
+func NewACME(c ACMEConfig) (*ACME, error) {
+	if !c.HTTP01 && !c.TLSALPN01 {
+		return nil, errors.New("no ACME challenge can be answered; serve port 80 or 443 (web.http, web.https)")
+	}
+	a := &ACME{c: c, log: c.Log, registering: make(chan struct{}, 1), wake: make(chan struct{}, 1), items: map[pair]*item{}}
+	if a.log == nil {
+		a.log = zap.NewNop()
+	}
+	var err error
+	if a.state, err = openState(c.Dir, c.Directory); err != nil {
+		return nil, err
+	}
+	a.answers = &answers{state: a.state, files: map[string][]byte{}}
+	asks := http.DefaultTransport // trusts the system's roots; Roots are the authority's alone
+	switch {
+	case c.Client != nil:
+		a.transport = cmp.Or(c.Client.Transport, http.DefaultTransport)
+		asks = a.transport
+	default:
+		t := http.DefaultTransport.(*http.Transport).Clone()
+		t.TLSClientConfig = &tls.Config{RootCAs: c.Roots, MinVersion: tls.VersionTLS12}
+		a.transport = t
+	}
+	if a.lookup, err = newLookup(c.Lookup, asks); err != nil {
+		return nil, err
+	}
+	a.served.Store(&map[pair]*served{})
+	if err := a.look(); err != nil {
+		return nil, fmt.Errorf("reading the state of ACME: %w; let the program's user read it", err)
+	}
+	if err := a.state.setCurrent(); err != nil {
+		a.log.Error("the state directory of ACME cannot be written", zap.Error(err))
+	}
+	return a, nil
+}
+
+// Certificate gives what is there, expired or not, at once. Where there is nothing, or only
+// an expired one, and own is [Listed] or [Confirmed], it is ordered within the budget, and
+// waited for ten seconds; after that the order goes on. Nil, nil means that the fallback serves.
+func (a *ACME) Certificate(ctx context.Context, name string, kind KeyType, own Own) (*tls.Certificate, error) {
+	p := pair{Fold(name), kind}
+	now := time.Now()
+	s := (*a.served.Load())[p]
+	if s != nil && own != Never {
+		if today := day(now); s.used.Load() != today {
+			s.used.Store(today)
+		}
+		if now.Before(s.cert.Leaf.NotAfter) || own == Keep {
+			return s.cert, nil
+		}
+	}
+	if (own == Listed || own == Confirmed) && validName(p.name) && (kind == ECDSA || kind == RSA && a.c.RSA) {
+		a.ask(ctx, p, own == Confirmed)
+		s = (*a.served.Load())[p]
+	}
+	if s == nil || own == Never {
+		return nil, nil
+	}
+	return s.cert, nil
+}
+
+// day counts days since 1970.
+func day(t time.Time) int64 { return t.Unix() / (24 * 60 * 60) }
+
+// ask has a pair ordered if it may be, and waits.
+func (a *ACME) ask(ctx context.Context, p pair, confirm bool) {
+	ctx, cancel := context.WithTimeout(ctx, orderPatience)
+	defer cancel()
+	if confirm && a.lookup.ask(ctx, p.name) != ours {
+		return
+	}
+	if ended := a.want(p, confirm); ended != nil {
+		select {
+		case <-ended:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// want marks a pair as asked for. Nil means that there is nothing to wait for: another node has
+// ordered it, it failed lately, or the budget is spent.
+func (a *ACME) want(p pair, confirmed bool) <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := clock()
+	e := a.items[p]
+	if e == nil {
+		if now.Before(a.spent) {
+			return nil // whoever asks for many names shall not have us read the directory each time
+		}
+		e = &item{pair: p}
+		if a.reread(e); e.cert != nil || !e.Tried.IsZero() {
+			a.items[p] = e
+		}
+	}
+	switch {
+	case e.ended != nil:
+		return e.ended
+	case e.cert != nil && now.Before(e.cert.Leaf.NotAfter), now.Before(e.Next):
+		return nil
+	case !e.canonical && !a.afford(now):
+		return nil
+	}
+	a.items[p] = e // a new one
+	e.Lookup = confirmed
+	if !e.canonical {
+		e.Asked, e.Used = now, now
+	}
+	e.ended = make(chan struct{})
+	a.kick()
+	return e.ended
+}
+
+// afford says whether the budget allows one more order. It is counted from the records, which
+// outlive a restart and which other nodes write as well.
+func (a *ACME) afford(now time.Time) bool {
+	if now.Before(a.spent) {
+		return false
+	}
+	count, first := 0, now
+	for _, e := range a.items {
+		if e.Asked.After(now.Add(-budgetTime)) {
+			count++
+			if e.Asked.Before(first) {
+				first = e.Asked
+			}
+		}
+	}
+	if count < a.c.Hourly {
+		return true
+	}
+	a.spent = first.Add(budgetTime)
+	a.log.Warn("the budget for new certificates is spent; other names get the canonical certificate until it is not",
+		zap.Int("orders_per_hour", a.c.Hourly), zap.Time("until", a.spent))
+	return false
+}
+
+// Keep tells the canonical names to have and to renew. Others, even those that were canonical
+// before, are renewed while customers use them.
+func (a *ACME) Keep(names []string) {
+	canonical := canonicalPairs(names, a.c.RSA)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for p := range canonical {
+		if a.items[p] == nil {
+			a.items[p] = &item{pair: p}
+		}
+	}
+	for p, e := range a.items {
+		e.canonical = canonical[p]
+	}
+	a.kick()
+}
+
+// Status describes every certificate that is there, was tried, or is canonical.
+func (a *ACME) Status() []Status {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	list := make([]Status, 0, len(a.items))
+	for _, e := range a.items {
+		s := a.state.status(e.pair, e.cert, e.record, e.canonical)
+		if e.unsaved {
+			s.File = ""
+			s.Error = cmp.Or(s.Error, "it is in memory only, the state directory cannot be written")
+		}
+		list = append(list, s)
+	}
+	sortStatus(list)
+	return list
+}
+
+// kick has Run look what is due.
+func (a *ACME) kick() {
+	select {
+	case a.wake <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+// clock is the wall clock alone: while a machine sleeps, the monotonic one stands still and
+// certificates expire.
+func clock() time.Time { return time.Now().Round(0) }
+
+// Run orders and renews until ctx ends; then orders under way are given up, and it returns when
+// all is quiet. It is called once.
+func (a *ACME) Run(ctx context.Context) {
+	var orders sync.WaitGroup
+	defer func() {
+		orders.Wait()
+		a.mu.Lock()
+		for _, e := range a.items {
+			e.end()
+		}
+		a.mu.Unlock()
+		if t, ok := a.transport.(*http.Transport); ok && a.c.Client == nil {
+			t.CloseIdleConnections()
+		}
+	}()
+	looked, trouble := clock(), ""
+	for ctx.Err() == nil {
+		now := clock()
+		if gone := now.Sub(looked); gone >= lookPause || gone < 0 {
+			looked = now
+			text := ""
+			if err := a.tidy(now); err != nil {
+				text = err.Error()
+			}
+			if text != trouble && text != "" {
+				a.log.Error("the state directory of ACME cannot be read or written; certificates are kept in memory meanwhile",
+					zap.String("error", text))
+			} else if text != trouble {
+				a.log.Info("the state directory of ACME can be used again")
+			}
+			trouble = text
+		}
+		e, next := a.due(now)
+		if e != nil {
+			orders.Go(func() { a.order(ctx, e) })
+			continue
+		}
+		timer := time.NewTimer(min(lookPause, max(next.Sub(now), 0)))
+		select {
+		case <-ctx.Done():
+		case <-a.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// due picks what to order now and marks it busy; or else it says when to look again. Canonical
+// names without a certificate go first, then those that a handshake waits for.
+func (a *ACME) due(now time.Time) (*item, time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	next := now.Add(lookPause)
+	busy := map[string]bool{} // a name has one order at a time, since it has one answer to tls-alpn-01
+	for p, e := range a.items {
+		if e.busy {
+			busy[p.name] = true
+		}
+	}
+	if len(busy) >= atOnce {
+		return nil, next
+	}
+	var best *item
+	for p, e := range a.items {
+		switch {
+		case busy[p.name]:
+		case !e.canonical && e.ended == nil && (e.cert == nil || now.Sub(e.Used) > unused):
+		case e.Next.After(now):
+			if e.Next.Before(next) {
+				next = e.Next
+			}
+		case best == nil || e.urgency() > best.urgency() || e.urgency() == best.urgency() && e.Next.Before(best.Next):
+			best = e
+		}
+	}
+	if best != nil {
+		best.busy = true
+	}
+	return best, next
+}
+
+// urgency ranks what is due.
+func (e *item) urgency() int {
+	switch {
+	case e.canonical && e.cert == nil:
+		return 2
+	case e.ended != nil:
+		return 1
+	}
+	return 0
+}
+
+// order gets one certificate, from another node if one had it ordered, and writes down how
+// it went.
+func (a *ACME) order(ctx context.Context, e *item) {
+	defer a.kick()
+	release, err := a.state.lease(e.name, clock(), leaseTime)
+	if errors.Is(err, fs.ErrExist) {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.reread(e)
+		if e.busy = false; e.fresh(clock()) {
+			e.end()
+		} else {
+			e.Next = clock().Add(leasePause)
+		}
+		return
+	}
+	if err == nil {
+		defer release()
+	} // else the disk is full, say: one certificate too many is better than none
+
+	a.mu.Lock()
+	a.reread(e)
+	now := clock()
+	if e.fresh(now) {
+		e.busy = false
+		e.end()
+		a.mu.Unlock()
+		return
+	}
+	before, lookup := e.record, e.Lookup
+	kinds := a.challenges(e.record)
+	// Written before the order: a process that dies in it must not begin anew at once.
+	e.failed(now, 0, "the order was begun and did not end")
+	e.Tried = now
+	_ = a.state.writeRecord(e.pair, e.record) // what follows writes again, and complains
+	a.mu.Unlock()
+
+	var cert *tls.Certificate
+	var challenge string
+	if lookup && a.c.Lookup != "" && a.lookup.ask(ctx, e.name) == notOurs {
+		err = &orderError{text: "the lookup says that the name is not ours any more"}
+	} else {
+		ctx, cancel := context.WithTimeout(ctx, orderTime)
+		cert, challenge, err = a.obtain(ctx, e.pair, kinds)
+		cancel()
+	}
+
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now = clock()
+	used, asked := e.Used, e.Asked
+	switch renewed := e.cert != nil; {
+	case err == nil:
+		e.record = record{Tried: before.Tried, Renewed: now, Challenge: cmp.Or(challenge, before.Challenge), Lookup: before.Lookup}
+		e.Tried, e.unsaved = now, true
+		a.adopt(e, cert)
+		e.plan(now)
+		fields := append(e.fields(), zap.Time("until", cert.Leaf.NotAfter), zap.String("issuer", cleaned(cert.Leaf.Issuer.CommonName, 100)))
+		if renewed {
+			a.log.Info("certificate renewed", fields...)
+		} else {
+			a.log.Info("certificate issued", fields...)
+		}
+	case ctx.Err() != nil: // the program ends: that was no failure
+		e.record = before
+	default:
+		e.record = before
+		e.Tried = now
+		e.failed(now, retryAfter(err), err.Error())
+		fields := append(e.fields(), zap.String("error", e.Error), zap.Int("failures", e.Failures), zap.Time("next", e.Next))
+		if e.loud(now) {
+			a.log.Error("no new certificate, and the old one ends soon or is not there", fields...)
+		} else {
+			a.log.Warn("no new certificate", fields...)
+		}
+	}
+	e.Used, e.Asked = later(e.Used, used), later(e.Asked, asked)
+	e.busy = false
+	e.end()
+	if err := a.save(e); err != nil {
+		a.log.Error("the state of a certificate is kept in memory only; make room in the state directory",
+			append(e.fields(), zap.Error(err))...)
+	}
+}
+
+// fields name the certificate in the log.
+func (p pair) fields() []zap.Field {
+	return []zap.Field{zap.String("name", p.name), zap.Stringer("key_type", p.kind)}
+}
+
+// challenges are the kinds that are served: first what worked last, after each failure the
+// next one.
+func (a *ACME) challenges(r record) []string {
+	var kinds []string
+	if a.c.HTTP01 {
+		kinds = append(kinds, http01)
+	}
+	if a.c.TLSALPN01 {
+		kinds = append(kinds, tlsalpn01)
+	}
+	if len(kinds) == 2 && (r.Challenge == tlsalpn01) == (r.Failures%2 == 0) {
+		kinds[0], kinds[1] = kinds[1], kinds[0]
+	}
+	return kinds
+}
+
+// failed counts a failure and sets when to try again.
+func (e *item) failed(now time.Time, atLeast time.Duration, why string) {
+	step := e.Failures
+	if !e.canonical {
+		step += strangerBackoff
+	}
+	wait := backoff[min(step, len(backoff)-1)]
+	if e.cert != nil {
+		// A certificate that lives for hours has no hours to lose; such authorities
+		// are private ones and without such limits.
+		wait = min(wait, e.cert.Leaf.NotAfter.Sub(e.cert.Leaf.NotBefore)/20)
+	}
+	wait = max(wait, atLeast, time.Second)
+	e.Failures++
+	e.Error = why
+	e.Next = now.Add(wait + jitter(wait))
+}
+
+// jitter is up to a tenth, so that nodes and names spread.
+func jitter(d time.Duration) time.Duration { return rand.N(d/10 + 1) }
+
+// loud says whether a failure can no longer be left to the next attempt.
+func (e *item) loud(now time.Time) bool {
+	if e.cert == nil {
+		return e.canonical
+	}
+	return nearEnd(e.cert.Leaf.NotBefore, e.cert.Leaf.NotAfter, now, soonACME)
+}
+
+// fresh says whether there is a certificate that need not be renewed yet.
+func (e *item) fresh(now time.Time) bool {
+	return e.cert != nil && now.Before(renewAt(e.cert.Leaf))
+}
+
+// end tells the handshakes that wait.
+func (e *item) end() {
+	if e.ended != nil {
+		close(e.ended)
+		e.ended = nil
+	}
+}
+
+// adopt puts a certificate in force. The caller holds mu.
+func (a *ACME) adopt(e *item, cert *tls.Certificate) {
+	e.cert = cert
+	now := &served{cert: cert}
+	if old := (*a.served.Load())[e.pair]; old != nil {
+		now.used.Store(old.used.Load())
+	} else {
+		now.used.Store(day(e.Used))
+	}
+	a.publish(func(all map[pair]*served) { all[e.pair] = now })
+}
+
+// publish changes what handshakes see. The caller holds mu.
+func (a *ACME) publish(change func(map[pair]*served)) {
+	next := maps.Clone(*a.served.Load())
+	change(next)
+	a.served.Store(&next)
+}
+
+// reread takes in what the directory holds of a pair: another node may have renewed it. A
+// corrupt file is moved aside. The caller holds mu.
+func (a *ACME) reread(e *item) {
+	cert, r, bad := a.state.load(e.pair)
+	for path, err := range bad {
+		var unreadable *fs.PathError
+		if errors.As(err, &unreadable) {
+			a.log.Error("a file of the ACME state cannot be read", zap.Error(err))
+			continue
+		}
+		a.log.Error("a file of the ACME state is corrupt, and moved aside",
+			zap.String("file", path), zap.String("error", cleaned(err.Error(), maxError)))
+		_ = os.Rename(path, path+".bad") // else the next one replaces it
+		e.unsaved = e.cert != nil
+	}
+	e.merge(r)
+	if cert != nil && (e.cert == nil || cert.Leaf.NotAfter.After(e.cert.Leaf.NotAfter)) {
+		if e.cert != nil {
+			a.log.Info("certificate renewed by another node", append(e.fields(), zap.Time("until", cert.Leaf.NotAfter))...)
+		}
+		a.adopt(e, cert)
+		e.unsaved = false
+	}
+	e.plan(clock())
+}
+
+// plan sets when a pair is due. The caller holds mu.
+func (e *item) plan(now time.Time) {
+	switch {
+	case e.Failures > 0: // by the back-off; unless a clock was wrong when that was written
+		if e.Next.After(now.Add(2 * maxRetryAfter)) {
+			e.Next = now
+		}
+	case e.cert == nil:
+		e.Next = time.Time{}
+	default:
+		at := renewAt(e.cert.Leaf)
+		e.Next = at.Add(jitter(e.cert.Leaf.NotAfter.Sub(at)))
+	}
+}
+
+// save writes what is not in the directory yet. The caller holds mu.
+func (a *ACME) save(e *item) error {
+	if e.unsaved {
+		data, err := encodeCert(e.cert)
+		if err == nil {
+			err = writeFile(a.state.cert(e.pair), data)
+		}
+		if err != nil {
+			return err
+		}
+		e.unsaved = false
+	}
+	return a.state.writeRecord(e.pair, e.record)
+}
+
+// look reads what changed in the directory.
+func (a *ACME) look() error {
+	stamps, err := a.state.stamps()
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for p, st := range stamps {
+		e := a.items[p]
+		if e == nil {
+			e = &item{pair: p}
+			a.items[p] = e
+		}
+		if e.stamp != st && !e.busy {
+			e.stamp = st
+			a.reread(e)
+		}
+	}
+	return nil
+}
+
+// tidy does what is to be done once a minute: it reads what other nodes wrote, writes what could
+// not be written and the days of the last use, and forgets names without customers.
+func (a *ACME) tidy(now time.Time) error {
+	a.state.sweep(now)
+	err := a.look()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	writes, old := 0, now.Add(-unused)
+	for p, e := range a.items {
+		s := (*a.served.Load())[p]
+		today := s != nil && s.used.Load() > day(e.Used)
+		if (today || e.unsaved) && !e.busy && writes < maxWrites {
+			if today {
+				e.Used = time.Unix(s.used.Load()*24*60*60, 0).UTC()
+			}
+			writes++
+			err = errors.Join(err, a.save(e))
+		}
+		if !e.canonical && !e.busy && e.ended == nil && e.Used.Before(old) && e.Tried.Before(old) &&
+			(e.cert == nil || e.cert.Leaf.NotAfter.Before(old)) {
+			a.forget(e)
+		}
+	}
+	return err
+}
+
+// forget drops a name that nobody uses, and its files.
+func (a *ACME) forget(e *item) {
+	delete(a.items, e.pair)
+	_ = os.Remove(a.state.cert(e.pair)) // else it comes back and is forgotten again
+	_ = os.Remove(a.state.record(e.pair))
+	a.publish(func(all map[pair]*served) { delete(all, e.pair) })
+}

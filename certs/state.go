@@ -1,0 +1,547 @@
+package certs
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// The state directory of ACME. Each directory URL has a folder of its own, so that another
+// authority, or the staging service of the same one, never mixes with it:
+//
+//	current                                   name of the folder last used
+//	acme-v02.api.letsencrypt.org-1a2b3c4d/
+//	    account.key, account.json             the account; with external binding account-HASH.*
+//	    names/imap.example.org.ecdsa.pem      key and chain
+//	    names/imap.example.org.ecdsa.json     the record: tried, renewed, next ...
+//	    answers/http-01+TOKEN                 answers to challenges under way
+//	    leases/imap.example.org               who orders just now
+//
+// Folders have mode 0700, files 0600. Files appear by rename or link and so are whole at any
+// time, for several nodes too.
+
+// Bounds of what is read back.
+const (
+	maxChain  = 64 << 10 // key and chain: a dozen certificates; a handshake could not bear more
+	maxRecord = 4 << 10  // a record or lease is some 500 bytes
+	maxAnswer = 8 << 10  // a certificate of tls-alpn-01 with its key is under 2 KiB
+	maxError  = 500      // the reason in a record: a few sentences
+
+	// maxName leaves room for the endings above in the 255 bytes that a file's
+	// name may have (DNS allows 253, RFC 1035 section 2.3.4).
+	maxName = 230
+)
+
+// pair is what one certificate is for.
+type pair struct {
+	name string // folded host name, checked by validName
+	kind KeyType
+}
+
+// file is the pair as the name of a file, without its ending.
+func (p pair) file() string { return p.name + "." + strings.ToLower(p.kind.String()) }
+
+// parsePair is the opposite of file.
+func parsePair(file string) (pair, bool) {
+	for _, kind := range []KeyType{ECDSA, RSA} {
+		if name, ok := strings.CutSuffix(file, "."+strings.ToLower(kind.String())); ok && validName(name) {
+			return pair{name, kind}, true
+		}
+	}
+	return pair{}, false
+}
+
+// validName says whether a folded name is one that a public authority certifies and that may
+// be a file's name: letters, digits and hyphens in two labels or more (RFC 5890 section
+// 2.3.1), not an IP address (an all-numeric last label, RFC 3696 section 2).
+func validName(name string) bool {
+	labels := strings.Split(name, ".")
+	if len(name) > maxName || len(labels) < 2 {
+		return false
+	}
+	for _, l := range labels {
+		if l == "" || len(l) > 63 || l[0] == '-' || l[len(l)-1] == '-' ||
+			strings.Trim(l, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+			return false
+		}
+	}
+	return strings.Trim(labels[len(labels)-1], "0123456789") != ""
+}
+
+// validToken says whether a challenge's token is base64url (RFC 8555 section 8.1) of
+// a sane length, so that it may be a file's name.
+func validToken(token string) bool {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	return token != "" && len(token) <= 128 && strings.Trim(token, alphabet) == ""
+}
+
+// record is what is known of a pair beside its certificate. It outlives the process, so that
+// one that crashes and starts over and over does not order each time.
+type record struct {
+	Tried     time.Time `json:"tried,omitzero"`      // when an order was last begun
+	Renewed   time.Time `json:"renewed,omitzero"`    // when an order last succeeded
+	Next      time.Time `json:"next,omitzero"`       // not to be tried before
+	Failures  int       `json:"failures,omitempty"`  // since the last success
+	Error     string    `json:"error,omitempty"`     // of the last failure
+	Challenge string    `json:"challenge,omitempty"` // the kind that last worked, to begin with
+	Asked     time.Time `json:"asked,omitzero"`      // when a handshake last made an order; the budget counts these
+	Used      time.Time `json:"used,omitzero"`       // day of the last handshake
+	Lookup    bool      `json:"lookup,omitempty"`    // the name is ours only while the lookup says so
+}
+
+// parseRecord reads a record and mistrusts it: somebody may have edited it.
+func parseRecord(data []byte) (record, error) {
+	var r record
+	if err := json.Unmarshal(data, &r); err != nil {
+		return record{}, err
+	}
+	if r.Failures < 0 || r.Failures > 1e6 {
+		return record{}, errors.New("the count of failures is out of range")
+	}
+	r.Error = cleaned(r.Error, maxError)
+	return r, nil
+}
+
+// merge takes in what another node wrote.
+func (r *record) merge(other record) {
+	used, asked := later(r.Used, other.Used), later(r.Asked, other.Asked)
+	if other.Tried.After(r.Tried) {
+		*r = other
+	}
+	r.Used, r.Asked = used, asked
+}
+
+// later returns the later of two instants.
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// encodeCert makes the PEM form of a key and its chain.
+func encodeCert(cert *tls.Certificate) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
+	if err != nil {
+		return nil, err
+	}
+	out := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	for _, raw := range cert.Certificate {
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw})...)
+	}
+	return out, nil
+}
+
+// parseCert reads the PEM form of a key and its chain, and holds it against the pair. Dates are
+// not judged: an expired certificate is better than none.
+func parseCert(p pair, data []byte) (*tls.Certificate, error) {
+	cert, err := tls.X509KeyPair(data, data) // fails if the key is another one's
+	if err != nil {
+		return nil, err
+	}
+	return &cert, p.covered(&cert)
+}
+
+// covered says whether the certificate is for the pair.
+func (p pair) covered(cert *tls.Certificate) error {
+	if kind, ok := keyType(cert.Leaf); !ok || kind != p.kind {
+		return fmt.Errorf("the certificate's key is not of the kind %v", p.kind)
+	}
+	if err := cert.Leaf.VerifyHostname(p.name); err != nil {
+		return fmt.Errorf("the certificate is not for this name: %w", err)
+	}
+	return nil
+}
+
+// state is the folder of one authority.
+type state struct {
+	dir  string
+	node string // draws leases apart; new in each process
+}
+
+// openState makes the folders that are missing.
+func openState(dir, directory string) (*state, error) {
+	u, err := url.Parse(directory)
+	if err != nil || u.Host == "" {
+		return nil, fmt.Errorf("the ACME directory %q is no URL; name one as https://acme.example.org/directory", directory)
+	}
+	host := strings.Map(func(r rune) rune {
+		if strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789.-", r) {
+			return r
+		}
+		return '_'
+	}, strings.ToLower(u.Host))
+	s := &state{dir: filepath.Join(dir, host[:min(len(host), 100)]+"-"+shortHash(directory)), node: rand.Text()}
+	for _, sub := range []string{"names", "answers", "leases"} {
+		if err := os.MkdirAll(filepath.Join(s.dir, sub), 0o700); err != nil {
+			return nil, fmt.Errorf("making the state directory of ACME: %w; let the program's user write there", err)
+		}
+	}
+	return s, nil
+}
+
+// shortHash tells texts apart in names of files.
+func shortHash(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:4])
+}
+
+// path joins the state's folder and elements that are checked already.
+func (s *state) path(elem ...string) string {
+	return filepath.Join(append([]string{s.dir}, elem...)...)
+}
+
+// cert and record are the files of a pair.
+func (s *state) cert(p pair) string   { return s.path("names", p.file()+".pem") }
+func (s *state) record(p pair) string { return s.path("names", p.file()+".json") }
+
+// readFile reads a file of bounded size.
+func readFile(path string, most int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(data)) > most {
+		err = fmt.Errorf("larger than %d bytes", most)
+	}
+	return data, err
+}
+
+// temporary writes data to a new file beside path and syncs it.
+func temporary(path string, data []byte) (name string, err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		_ = os.Remove(f.Name()) // the first error tells
+		return "", err
+	}
+	return f.Name(), nil
+}
+
+// writeFile puts a file in place, whole or not at all.
+func writeFile(path string, data []byte) error {
+	name, err := temporary(path, data)
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(name, path); err != nil {
+		_ = os.Remove(name) // the first error tells
+		return err
+	}
+	if d, err := os.Open(filepath.Dir(path)); err == nil { // the rename itself survives a power cut
+		_ = d.Sync() // not every file system can
+		_ = d.Close()
+	}
+	return nil
+}
+
+// createFile is writeFile for a file that must not be there yet; else the error is fs.ErrExist.
+func createFile(path string, data []byte) error {
+	name, err := temporary(path, data)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(name)
+	err = os.Link(name, path)
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	// Some network file systems have no links. Then a reader may see the file
+	// before all of it is there; it takes that for a corrupt one, and tries again.
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Close())
+}
+
+// writeRecord keeps a record.
+func (s *state) writeRecord(p pair, r record) error {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(s.record(p), append(data, '\n'))
+}
+
+// load reads what is kept of a pair. What is not there is nil or zero, and so is what cannot
+// be used: an error by file tells why. If that is no [fs.PathError] the file is corrupt.
+func (s *state) load(p pair) (cert *tls.Certificate, r record, bad map[string]error) {
+	bad = map[string]error{}
+	if data, err := readFile(s.cert(p), maxChain); err == nil {
+		cert, err = parseCert(p, data)
+		if err != nil {
+			cert, bad[s.cert(p)] = nil, err
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		bad[s.cert(p)] = err
+	}
+	if data, err := readFile(s.record(p), maxRecord); err == nil {
+		if r, err = parseRecord(data); err != nil {
+			bad[s.record(p)] = err
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		bad[s.record(p)] = err
+	}
+	return cert, r, bad
+}
+
+// stamp tells whether a pair's files changed: sizes and times of both.
+type stamp struct {
+	certSize, recordSize int64
+	certTime, recordTime time.Time
+}
+
+// stamps lists the pairs that have files.
+func (s *state) stamps() (map[pair]stamp, error) {
+	entries, err := os.ReadDir(s.path("names"))
+	if err != nil {
+		return nil, err
+	}
+	found := map[pair]stamp{}
+	for _, e := range entries {
+		ext := filepath.Ext(e.Name())
+		p, ok := parsePair(strings.TrimSuffix(e.Name(), ext))
+		if !ok || ext != ".pem" && ext != ".json" {
+			continue
+		}
+		info, err := e.Info()
+		if err != nil {
+			continue // it vanished just now
+		}
+		st := found[p]
+		if ext == ".pem" {
+			st.certSize, st.certTime = info.Size(), info.ModTime()
+		} else {
+			st.recordSize, st.recordTime = info.Size(), info.ModTime()
+		}
+		found[p] = st
+	}
+	return found, nil
+}
+
+// account is what account.json holds.
+type account struct {
+	URL   string `json:"url"`   // the key id of all requests (RFC 8555 section 6.2)
+	Email string `json:"email"` // as the authority was told last
+}
+
+// accountFile is the name of the account's files without ending. Another external binding
+// is another account.
+func (s *state) accountFile(eab *EAB) string {
+	if eab == nil {
+		return s.path("account")
+	}
+	return s.path("account-" + shortHash(eab.KeyID))
+}
+
+// accountKey reads the account's key, or makes it. Of two nodes that make one, the first to
+// write wins, and the other takes it over. A key that cannot be kept is not used: each start
+// would register anew, and authorities allow a handful of accounts in some hours.
+func (s *state) accountKey(eab *EAB) (*ecdsa.PrivateKey, error) {
+	path := s.accountFile(eab) + ".key"
+	for range 3 {
+		data, err := readFile(path, maxRecord)
+		if errors.Is(err, fs.ErrNotExist) {
+			if data, err = makeAccountKey(); err == nil {
+				if err = createFile(path, data); errors.Is(err, fs.ErrExist) {
+					continue
+				}
+			}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("keeping the account key: %w", err)
+		}
+		if key, err := parseAccountKey(data); err == nil {
+			return key, nil
+		}
+		if err := os.Rename(path, path+".bad"); err != nil {
+			return nil, fmt.Errorf("the account key is corrupt, moving it aside: %w", err)
+		}
+		_ = os.Remove(s.accountFile(eab) + ".json") // the account goes with its key
+	}
+	return nil, errors.New("the account key is made and replaced by somebody else all the time")
+}
+
+func makeAccountKey() ([]byte, error) {
+	key, err := newKey(ECDSA)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
+func parseAccountKey(data []byte) (*ecdsa.PrivateKey, error) {
+	block, _ := pem.Decode(data)
+	if block == nil {
+		return nil, errors.New("it is not in PEM form")
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	if ec, ok := key.(*ecdsa.PrivateKey); ok {
+		return ec, nil
+	}
+	return nil, errors.New("it is not an ECDSA key")
+}
+
+// lease says which node orders for a name, and until when at most.
+type lease struct {
+	Node  string    `json:"node"`
+	Until time.Time `json:"until"`
+}
+
+// lease lets one node at a time order for a name, of whatever kind of key: there is one
+// answer to tls-alpn-01 for it. The error is fs.ErrExist while another one does.
+// A lease that ran out, that cannot be read, or that lasts longer than any of ours is a
+// leftover. Two nodes that remove it at once may both order: a waste, but no harm.
+func (s *state) lease(name string, now time.Time, length time.Duration) (release func(), err error) {
+	path := s.path("leases", name)
+	mine, err := json.Marshal(lease{Node: s.node, Until: now.Add(length)})
+	if err != nil {
+		return nil, err
+	}
+	err = createFile(path, mine)
+	if errors.Is(err, fs.ErrExist) {
+		var held lease
+		data, readErr := readFile(path, maxRecord)
+		if errors.Is(readErr, fs.ErrNotExist) || readErr == nil && json.Unmarshal(data, &held) == nil &&
+			held.Until.After(now) && held.Until.Before(now.Add(2*length)) {
+			return nil, err
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		err = createFile(path, mine)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		if data, err := readFile(path, maxRecord); err == nil && bytes.Equal(data, mine) {
+			_ = os.Remove(path) // else it runs out
+		}
+	}, nil
+}
+
+// sweep removes what crashed processes left: temporary files, answers and leases older than
+// any order lasts.
+func (s *state) sweep(now time.Time) {
+	for _, sub := range []string{".", "names", "answers", "leases"} {
+		entries, err := os.ReadDir(s.path(sub))
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			if sub == "answers" || sub == "leases" || strings.HasPrefix(e.Name(), ".new-") {
+				if info, err := e.Info(); err == nil && now.Sub(info.ModTime()) > sweepAge {
+					_ = os.Remove(s.path(sub, e.Name())) // next time
+				}
+			}
+		}
+	}
+}
+
+// sweepAge is far beyond the two minutes of an order, so that clocks may differ.
+const sweepAge = time.Hour
+
+// setCurrent notes which authority's folder is in use, for [ReadStatus].
+func (s *state) setCurrent() error {
+	path, name := filepath.Join(filepath.Dir(s.dir), "current"), filepath.Base(s.dir)+"\n"
+	if data, err := readFile(path, maxRecord); err == nil && string(data) == name {
+		return nil
+	}
+	return writeFile(path, []byte(name))
+}
+
+// ReadStatus reads from the ACME directory what [ACME.Status] would tell, whether or not the
+// program runs: of the authority that was used last, every name that has a certificate or was
+// tried, and of names (the canonical ones) also those that have nothing yet; with rsa they
+// must have an RSA certificate too. It changes nothing.
+func ReadStatus(dir string, names []string, rsa bool) ([]Status, error) {
+	canonical := canonicalPairs(names, rsa)
+	found := map[pair]stamp{}
+	var s *state
+	data, err := readFile(filepath.Join(dir, "current"), maxRecord)
+	if err == nil {
+		sub := strings.TrimSpace(string(data))
+		if sub == "" || sub != filepath.Base(sub) || strings.HasPrefix(sub, ".") {
+			return nil, fmt.Errorf("the file current in %s is corrupt; start the program, which writes it", dir)
+		}
+		s = &state{dir: filepath.Join(dir, sub)}
+		found, err = s.stamps()
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("reading the state of ACME: %w", err)
+	}
+	var list []Status
+	for p := range found {
+		cert, r, bad := s.load(p)
+		for path, err := range bad {
+			if errors.Is(err, fs.ErrPermission) {
+				return nil, fmt.Errorf("reading the state of ACME: %w", err)
+			}
+			r.Error = cleaned(filepath.Base(path)+" cannot be used: "+err.Error(), maxError)
+		}
+		list = append(list, s.status(p, cert, r, canonical[p]))
+		delete(canonical, p)
+	}
+	for p := range canonical {
+		list = append(list, s.status(p, nil, record{}, true))
+	}
+	sortStatus(list)
+	return list, nil
+}
+
+// canonicalPairs are what canonical names need. Names that cannot be certified are left out;
+// the check of the configuration tells of them.
+func canonicalPairs(names []string, rsa bool) map[pair]bool {
+	pairs := map[pair]bool{}
+	for _, name := range names {
+		if name = Fold(name); validName(name) {
+			pairs[pair{name, ECDSA}] = true
+			if rsa {
+				pairs[pair{name, RSA}] = true
+			}
+		}
+	}
+	return pairs
+}
+
+// status describes a pair.
+func (s *state) status(p pair, cert *tls.Certificate, r record, canonical bool) Status {
+	st := Status{Name: p.name, Source: "acme", KeyType: p.kind, Canonical: canonical,
+		Renewed: r.Renewed, Tried: r.Tried, Next: r.Next, Error: r.Error, Failures: r.Failures}
+	if cert != nil {
+		st.File = s.cert(p)
+		st.Issuer = cleaned(cert.Leaf.Issuer.CommonName, 100)
+		st.NotBefore, st.NotAfter = cert.Leaf.NotBefore, cert.Leaf.NotAfter
+	}
+	return st
+}
