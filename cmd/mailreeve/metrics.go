@@ -1,5 +1,3 @@
-//go:build prometheus
-
 package main
 
 // Numbers for Prometheus. They say how much, the event log says who: no account, no
@@ -27,7 +25,7 @@ import (
 type metrics struct {
 	registry *prometheus.Registry
 
-	sessions, refused, attempts, verified *prometheus.CounterVec
+	sessions, refused, alerts, attempts, verified *prometheus.CounterVec
 
 	bytesIn, bytesOut, eventFailures prometheus.Counter
 }
@@ -40,6 +38,8 @@ func newMetrics(sessions func() int, statuses func() []certs.Status) *metrics {
 			"protocol", "listener", "tls", "action", "end"),
 		refused: counters("mailreeve_refused_total", "Sessions whose verdict was a refusal, once for each requirement they violate.",
 			"protocol", "requirement"),
+		alerts: counters("mailreeve_client_alerts_total", "Sessions that the client ended with a TLS alert, such as unknown_ca or bad_certificate: programs that stumble over a certificate.",
+			"alert"),
 		attempts: counters("mailreeve_login_attempts_total", "Logins tried, by the mechanism that the session used last.",
 			"protocol", "mechanism"),
 		verified: counters("mailreeve_logins_verified_total", "Sessions whose login the backend confirmed, by mechanism.",
@@ -50,7 +50,7 @@ func newMetrics(sessions func() int, statuses func() []certs.Status) *metrics {
 	bytes := counters("mailreeve_bytes_total", "Bytes from clients (in) and to them (out), without TLS, of sessions that have ended.", "direction")
 	m.bytesIn, m.bytesOut = bytes.WithLabelValues("in"), bytes.WithLabelValues("out")
 	m.registry.MustRegister(
-		m.sessions, m.refused, m.attempts, m.verified, m.eventFailures, bytes,
+		m.sessions, m.refused, m.alerts, m.attempts, m.verified, m.eventFailures, bytes,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "mailreeve_sessions", Help: "Sessions that there are now."},
 			func() float64 { return float64(sessions()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "mailreeve_build_info", Help: "1, for its labels.",
@@ -78,6 +78,9 @@ func (m *metrics) Record(e *events.Session) {
 		for _, requirement := range e.By {
 			m.refused.WithLabelValues(e.Protocol, requirement).Inc()
 		}
+	}
+	if e.Alert != "" {
+		m.alerts.WithLabelValues(e.Alert).Inc()
 	}
 	if e.Attempts > 0 {
 		m.attempts.WithLabelValues(e.Protocol, e.Mechanism).Add(float64(e.Attempts))
