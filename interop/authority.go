@@ -54,15 +54,21 @@ func newAuthority(file string) (*authority, error) {
 // and returns the names of two PEM files.
 func (rig *Rig) Certificate(t testing.TB, names ...string) (certFile, keyFile string) {
 	t.Helper()
+	return rig.certificate(t, func(*x509.Certificate) {}, names...)
+}
+
+// certificate makes one that is changed before it is signed.
+func (rig *Rig) certificate(t testing.TB, change func(*x509.Certificate), names ...string) (certFile, keyFile string) {
+	t.Helper()
 	dir := t.TempDir()
-	if err := rig.ca.issue(dir, "server", names...); err != nil {
+	if err := rig.ca.issue(dir, "server", change, names...); err != nil {
 		t.Fatalf("making a certificate for %q: %v", names, err)
 	}
 	return filepath.Join(dir, "server.pem"), filepath.Join(dir, "server.key")
 }
 
 // issue writes base.pem and base.key into the directory.
-func (a *authority) issue(dir, base string, names ...string) error {
+func (a *authority) issue(dir, base string, change func(*x509.Certificate), names ...string) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
@@ -80,6 +86,7 @@ func (a *authority) issue(dir, base string, names ...string) error {
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
+	change(cert)
 	der, err := x509.CreateCertificate(rand.Reader, cert, a.cert, key.Public(), a.key)
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // Client is a mail program that is driven without a person. What it cannot do is nil.
@@ -112,4 +113,14 @@ func (s *session) say(pattern string) {
 		must(s.t, err)
 		s.output.Write(text)
 	}
+}
+
+// run runs a program that is no mail program, and returns all that it says.
+func run(t testing.TB, within time.Duration, program string, args ...string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	s := &session{t: t, ctx: ctx, home: t.TempDir()}
+	err := s.run("", program, args...)
+	return s.output.String(), err
 }

@@ -170,7 +170,7 @@ func (p *Proxy) configuration(t testing.TB, setup Setup) string {
 	}
 	if setup.Certificates == "" {
 		cert, key := p.rig.Certificate(t, "localhost", usualNames[IMAP], usualNames[POP3], usualNames[Submission])
-		setup.Certificates = fmt.Sprintf("{ files: [{ cert: %q, key: %q }] }", cert, key)
+		setup.Certificates = certificateFiles(cert, key)
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, `version: 1
@@ -192,6 +192,15 @@ listeners:
 	}
 	b.WriteString(p.backends(setup.Hop))
 	return b.String()
+}
+
+// certificateFiles names certificates and keys in the configuration, in turns.
+func certificateFiles(certsAndKeys ...string) string {
+	var b strings.Builder
+	for i := 0; i < len(certsAndKeys); i += 2 {
+		fmt.Fprintf(&b, "{ cert: %q, key: %q }, ", certsAndKeys[i], certsAndKeys[i+1])
+	}
+	return "{ files: [ " + b.String() + "] }"
 }
 
 // backends are the rig's servers in the configuration.

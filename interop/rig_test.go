@@ -1,11 +1,19 @@
 package interop
 
 import (
+	"flag"
+	"fmt"
 	"os"
+	"runtime"
 	"testing"
 )
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	// The tests mostly wait for other programs, which wait in their turn.
+	if flag.Lookup("test.parallel").Value.String() == fmt.Sprint(runtime.GOMAXPROCS(0)) {
+		flag.Set("test.parallel", fmt.Sprint(3*runtime.GOMAXPROCS(0)))
+	}
 	code := m.Run()
 	StopServers()
 	os.Exit(code)
