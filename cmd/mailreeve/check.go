@@ -32,11 +32,15 @@ With --probe every address of the backends is asked, too, what it offers.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			out := c.OutOrStdout()
-			_, s, problems, err := load(path, strict)
+			conf, problems, err := load(path, strict)
 			if err != nil {
 				if problems != nil {
 					return problems // the warnings too
 				}
+				return err
+			}
+			s, err := settings(conf, nil)
+			if err != nil {
 				return err
 			}
 			for _, p := range problems {

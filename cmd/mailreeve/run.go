@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"os/signal"
 	"syscall"
@@ -27,8 +28,14 @@ func newRun() *cobra.Command {
 		Long: `Run the proxy with a configuration file, until SIGTERM or SIGINT.
 
 SIGHUP reads the file and the certificates anew: sessions go on, and a file with
-an error leaves the old configuration in force and says so. Only events and
-log.format wait for the next start. It opens the event log anew too, for logrotate.
+an error leaves the old configuration in force and says so. Only events, log.format
+and the session tickets in state wait for the next start. It opens the event log
+anew too, for logrotate. Certificates and lists of old names that change by
+themselves are seen within half a minute, without a signal.
+
+With certificates.acme it orders and renews certificates, and keeps them in state;
+` + "`mailreeve certs list`" + ` shows them. Until the first has come, clients of a name get
+another certificate, or none.
 
 SIGTERM and SIGINT drain: no new sessions, a goodbye in their protocol to those
 that are idle, spread over drain.goodbye; what is left is cut at drain.deadline.
@@ -62,6 +69,8 @@ type daemonized struct {
 	began  *config.Config // at the start, of which some things stay in force
 	events *events.Log
 	engine *proxy.Engine
+	kept   *kept
+	lists  lists
 }
 
 // run serves until a signal ends it. also, where given, hears every event, and
@@ -72,43 +81,86 @@ func (d *daemonized) run(also *screen) error {
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, os.Interrupt)
 	defer signal.Stop(signals)
 
-	c, s, problems, err := load(d.path, lenient)
+	c, problems, err := load(d.path, lenient)
 	if err != nil {
 		return err
 	}
 	d.began = c
 	d.level = zap.NewAtomicLevelAt(zap.InfoLevel)
 	d.log = operatorsLog(c.Log, d.level, d.errors)
-	d.adopt(c, problems)
+	d.say(c, problems)
 	if d.events, err = events.Open(c.Events.File, c.Events.Keep); err != nil {
 		return withHint(err, "events.file in %s says where it goes: a file that the program's user may write", d.path)
 	}
 	defer d.events.Close()
-	d.engine = &proxy.Engine{Log: d.log, Events: recorders{d.events, also}}
-	if err := d.engine.Apply(s); err != nil {
-		return listenHint(err)
+	d.engine = &proxy.Engine{Log: d.log}
+	if d.kept, err = newKept(c, d.log, d.engine.Sessions); err != nil {
+		return err
 	}
-	d.sayListening(s, nil)
+	defer d.kept.end()
+	d.engine.Events = recorders{d.events, d.kept.metrics, also}
+	s, err := d.apply(c)
+	if err != nil {
+		return err
+	}
 	d.log.Info("policy in force", zap.Stringer("policy", s.Policy))
 	d.warnOfFiles(s)
 	if also != nil {
 		also.ready()
 	}
 	daemon.SdNotify(false, daemon.SdNotifyReady)
-	for sig := range signals {
-		if sig != syscall.SIGHUP || d.gone != nil && d.gone() {
-			break
-		}
-		d.reload()
-	}
+	d.serve(signals)
 	daemon.SdNotify(false, daemon.SdNotifyStopping)
 	d.drain(signals)
 	return nil
 }
 
-// adopt takes over what of a configuration is not the engine's.
-func (d *daemonized) adopt(c *config.Config, problems config.Problems) {
-	d.config = c
+// serve does what signals say until one of them ends it, and looks after the
+// lists of old names meanwhile.
+func (d *daemonized) serve(signals <-chan os.Signal) {
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	for {
+		select {
+		case sig := <-signals:
+			if sig != syscall.SIGHUP || d.gone != nil && d.gone() {
+				return
+			}
+			d.reload()
+		case <-look.C:
+			if d.lists.changed(d.config) {
+				d.rereadLists()
+			}
+		}
+	}
+}
+
+// apply puts a configuration in force, all of it or nothing.
+func (d *daemonized) apply(c *config.Config) (*proxy.Settings, error) {
+	s, err := settings(c, d.kept.keeper.Get)
+	if err != nil {
+		return nil, err
+	}
+	s.Tickets = d.kept.tickets.Config()
+	seen := look(c)
+	next, err := d.kept.prepare(c, d.config)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.engine.Apply(s); err != nil {
+		next.undo()
+		return nil, listenHint(err)
+	}
+	before := d.config
+	d.config, d.lists = c, lists{inForce: seen, last: seen}
+	d.sayListening(s, before)
+	next.commit()
+	return s, nil
+}
+
+// say tells what is wrong with a configuration that comes into force all the
+// same, at its own log level.
+func (d *daemonized) say(c *config.Config, problems config.Problems) {
 	if level, err := zapcore.ParseLevel(string(c.Log.Level)); err == nil {
 		d.level.SetLevel(level)
 	}
@@ -124,9 +176,10 @@ func (d *daemonized) reload() {
 	if err := d.events.Reopen(); err != nil {
 		d.log.Error("the event log could not be opened anew", zap.Error(err))
 	}
-	c, s, problems, err := load(d.path, lenient)
+	c, problems, err := load(d.path, lenient)
+	var s *proxy.Settings
 	if err == nil {
-		err = listenHint(d.engine.Apply(s))
+		s, err = d.apply(c)
 	}
 	if err != nil {
 		d.sayWrong(err)
@@ -135,9 +188,7 @@ func (d *daemonized) reload() {
 	if c.Events != d.began.Events || c.Log.Format != d.began.Log.Format {
 		d.log.Warn("events and log.format take effect at the next start")
 	}
-	before := d.config
-	d.adopt(c, problems)
-	d.sayListening(s, before)
+	d.say(c, problems)
 	d.warnOfFiles(s)
 	d.log.Info("the new configuration is in force", zap.String("file", d.path))
 }
@@ -162,8 +213,69 @@ func (d *daemonized) sayWrong(err error) {
 	d.log.Error("the new configuration is not in force; the old one still is", fields...)
 }
 
+// lookEvery is how often the lists of old names are looked at, as certificate files are.
+const lookEvery = 10 * time.Second
+
+// lists knows the files of old names by size and time of change. A list that has
+// changed is read when it was the same twice, for it may be in the writing.
+type lists struct {
+	inForce, last map[string]stamp
+}
+
+// stamp is what a file looks like from outside.
+type stamp struct {
+	size int64
+	time time.Time
+}
+
+// look looks at the files of old names. One that is not there has no stamp.
+func look(c *config.Config) map[string]stamp {
+	now := map[string]stamp{}
+	for _, b := range c.Brands {
+		if info, err := os.Stat(b.LegacyFile); b.LegacyFile != "" && err == nil {
+			now[b.LegacyFile] = stamp{info.Size(), info.ModTime()}
+		}
+	}
+	return now
+}
+
+// changed says whether it is time to read the lists anew.
+func (l *lists) changed(c *config.Config) bool {
+	now := look(c)
+	settled := maps.Equal(now, l.last)
+	l.last = now
+	if !settled || maps.Equal(now, l.inForce) {
+		return false
+	}
+	l.inForce = now // if they cannot be used, that is said once
+	return true
+}
+
+// rereadLists puts changed lists of old names in force, and nothing else of the
+// configuration, whatever its file says by now.
+func (d *daemonized) rereadLists() {
+	for _, p := range d.config.Check(time.Time{}) {
+		if p.File != d.path {
+			d.log.Warn(p.String())
+		}
+	}
+	seen := d.lists
+	s, err := d.apply(d.config)
+	d.lists = seen
+	if err != nil {
+		d.log.Error("the new list of old names is not in force; the old one still is", zap.Error(err))
+		return
+	}
+	names := 0
+	for _, b := range s.Brands {
+		names += len(b.Legacy)
+	}
+	d.log.Info("the new list of old names is in force", zap.Int("names", names))
+}
+
 // drain ends the engine; one more signal cuts what is left.
 func (d *daemonized) drain(signals <-chan os.Signal) {
+	d.kept.closeSockets()
 	d.log.Info("draining: no new sessions", zap.Int("sessions", d.engine.Sessions()),
 		zap.Duration("goodbye", d.config.Drain.Goodbye), zap.Duration("deadline", d.config.Drain.Deadline))
 	done := make(chan struct{})
@@ -227,8 +339,9 @@ func (d *daemonized) warnOfFiles(s *proxy.Settings) {
 
 // recorders are the places that an event goes to.
 type recorders struct {
-	log  *events.Log
-	also *screen
+	log   *events.Log
+	count *metrics
+	also  *screen
 }
 
 // Record tells the screen too, whatever became of the file.
@@ -236,7 +349,12 @@ func (r recorders) Record(e *events.Session) error {
 	if r.also != nil {
 		r.also.show(e)
 	}
-	return r.log.Record(e)
+	r.count.Record(e)
+	err := r.log.Record(e)
+	if err != nil {
+		r.count.eventFailed()
+	}
+	return err
 }
 
 // operatorsLog is for people, or for machines.

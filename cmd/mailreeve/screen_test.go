@@ -106,7 +106,7 @@ func TestDemoShowsSessions(t *testing.T) {
 		conn.Close()
 		t.Error("TLS 1.1 is taken")
 	}
-	s.out.await(t, `  -         -                      -                        the TLS handshake failed: the client offers TLS 1.1 at most  PT [0-9A-Z]{12}$`)
+	s.out.await(t, `  TLS 1\.1   -                      -                        refused: policy wants modern-tls  PT [0-9A-Z]{12}$`)
 	if strings.ContainsRune(s.out.whole(), '\x1b') {
 		t.Error("colours in a file")
 	}

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"time"
 
+	"go.uber.org/zap"
+
 	"mailreeve/certs"
 	"mailreeve/config"
 	"mailreeve/imapfront"
@@ -33,28 +35,32 @@ var hops = map[config.BackendTLS]proxy.Hop{
 	config.Implicit: proxy.HopImplicit,
 }
 
-// load reads a configuration and makes the engine's settings of it. Warnings
-// do not prevent that, and expired certificates only where a check is strict: a
-// proxy that serves one is better than a proxy that does not start.
-func load(path string, how strictness) (*config.Config, *proxy.Settings, config.Problems, error) {
+// load reads a configuration and checks it. Warnings do not prevent that, and
+// expired certificates and wrong lines in a list of old names only where a check
+// is strict: a proxy that serves an expired one, or lacks one old name of
+// thousands, is better than a proxy that does not start.
+func load(path string, how strictness) (*config.Config, config.Problems, error) {
 	c, err := config.Load(path)
 	if err != nil {
-		return nil, nil, nil, fileHint(err, path)
+		return nil, nil, fileHint(err, path)
 	}
 	problems := c.Check(time.Now())
 	if how == lenient {
-		undated := c.Check(time.Time{})
-		for i, p := range problems {
-			if !slices.Contains(undated, p) {
-				problems[i].Severity = config.Warning
-			}
+		problems = forgiven(c, problems)
+	}
+	return c, problems, problems.Err()
+}
+
+// forgiven makes warnings of the errors that a running program can live with.
+func forgiven(c *config.Config, problems config.Problems) config.Problems {
+	undated := c.Check(time.Time{})
+	for i, p := range problems {
+		inList := slices.ContainsFunc(c.Brands, func(b config.Brand) bool { return b.LegacyFile != "" && p.File == b.LegacyFile })
+		if inList || !slices.Contains(undated, p) {
+			problems[i].Severity = config.Warning
 		}
 	}
-	if err := problems.Err(); err != nil {
-		return nil, nil, problems, err
-	}
-	s, err := settings(c)
-	return c, s, problems, err
+	return problems
 }
 
 // strictness is how a configuration is judged.
@@ -87,22 +93,17 @@ func isDirectory(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// settings makes the engine's settings of a checked configuration.
-func settings(c *config.Config) (*proxy.Settings, error) {
-	pairs := make([]certs.Pair, len(c.Certificates.Files))
-	for i, f := range c.Certificates.Files {
-		pairs[i] = certs.Pair{Cert: f.Cert, Key: f.Key}
-	}
-	store, err := certs.Load(pairs)
-	if err != nil {
-		return nil, err
-	}
+// source is where certificates come from: for the name in the hello, as far as
+// own lets it, or else for the fallback.
+type source func(hello *tls.ClientHelloInfo, fallback string, own certs.Own) (*tls.Certificate, error)
+
+// settings makes the engine's settings of a checked configuration. Without a
+// source nobody can be served, which is enough to ask the backends.
+func settings(c *config.Config, get source) (*proxy.Settings, error) {
 	s := &proxy.Settings{
 		Hostname:    string(c.Hostname),
 		Policy:      policy.Enforced(),
-		Certificate: func(hello *tls.ClientHelloInfo, name proxy.ServerName) (*tls.Certificate, error) {
-			return store.Get(hello, name.Fallback)
-		},
+		Certificate: chooser(c, get),
 		Connections: c.Limits.Connections,
 		PerAddress:  c.Limits.PerAddress,
 		Limits: proxy.Limits{
@@ -129,10 +130,110 @@ func settings(c *config.Config) (*proxy.Settings, error) {
 	for _, l := range c.Listeners {
 		s.Listeners = append(s.Listeners, &proxy.Listener{
 			Name: string(l.Name), Address: l.Address.String(), Front: fronts[l.Protocol], Implicit: l.TLS == config.Implicit,
-			Brand: brands[l.Brand], Proxies: l.ProxyProtocol, ServeHello: l.WrongPort == config.WrongPortServe,
+			Brand: brands[l.Brand], Proxies: l.ProxyProtocol, ServeHello: l.WrongPort == config.WrongPortServe, OldTLS: l.OldTLS,
 		})
 	}
 	return s, nil
+}
+
+// chooser says which certificate goes with what a name stands for.
+func chooser(c *config.Config, get source) func(*tls.ClientHelloInfo, proxy.ServerName) (*tls.Certificate, error) {
+	own := map[string]bool{}
+	for _, b := range c.Brands {
+		own[string(b.Name)] = b.LegacyCertificates == config.LegacyOwn
+	}
+	unconfirmed := confirmation(c)
+	return func(hello *tls.ClientHelloInfo, name proxy.ServerName) (*tls.Certificate, error) {
+		how := certs.Never
+		switch {
+		case name.Host == policy.Canonical, name.Host == policy.OtherService:
+			how = certs.Keep
+		case name.Host == policy.Legacy && !own[name.Brand.Name]:
+		case name.Host == policy.Legacy && name.Listed:
+			how = certs.Listed
+		case name.Host == policy.Legacy:
+			how = unconfirmed
+		case name.Host == policy.Unknown && c.Certificates.Unknown == config.UnknownAlert:
+			return nil, nil
+		case name.Host == policy.Unknown && c.Certificates.Unknown == config.UnknownOwn:
+			how = unconfirmed
+		}
+		return get(hello, name.Fallback, how)
+	}
+}
+
+// confirmation is how far an order may go for a name that is on no list. With
+// nobody to confirm it, that is as far as one that was ordered earlier.
+func confirmation(c *config.Config) certs.Own {
+	if c.Certificates.ACME == nil || c.Certificates.ACME.Lookup == "" {
+		return certs.Keep
+	}
+	return certs.Confirmed
+}
+
+// canonicals are all canonical names, each once.
+func canonicals(c *config.Config) (names []string) {
+	for _, b := range c.Brands {
+		for _, p := range config.Protocols {
+			for _, host := range b.Hosts[p] {
+				if !slices.Contains(names, string(host)) {
+					names = append(names, string(host))
+				}
+			}
+		}
+	}
+	return names
+}
+
+// sources are the certificates that the keeper has.
+func sources(c *config.Config, issuer certs.Issuer) certs.Sources {
+	s := certs.Sources{Folder: c.Certificates.Folder, Names: canonicals(c), Issuer: issuer}
+	for _, f := range c.Certificates.Files {
+		s.Files = append(s.Files, certs.Pair{Cert: f.Cert, Key: f.Key})
+	}
+	return s
+}
+
+// acmeConfig is what an ACME client is made of; nil if there is to be none.
+func acmeConfig(c *config.Config, log *zap.Logger) (*certs.ACMEConfig, error) {
+	a := c.Certificates.ACME
+	if a == nil {
+		return nil, nil
+	}
+	m := &certs.ACMEConfig{
+		Directory: string(a.Directory), Email: string(a.Email), Dir: acmeDir(c), RSA: a.RSA, Lookup: string(a.Lookup), Hourly: a.OrdersPerHour,
+		HTTP01: c.Web != nil && c.Web.HTTP != nil, TLSALPN01: c.Web != nil && c.Web.HTTPS != nil, Log: log,
+	}
+	var err error
+	if a.CA != "" {
+		if m.Roots, err = authorities(a.CA); err != nil {
+			return nil, fmt.Errorf("reading the authorities of the ACME directory: %w", err)
+		}
+	}
+	if a.Account != nil {
+		key, err := a.Account.Key()
+		if err != nil {
+			return nil, fmt.Errorf("reading the key of the ACME account: %w", err)
+		}
+		m.EAB = &certs.EAB{KeyID: a.Account.KeyID, Key: key}
+	}
+	return m, nil
+}
+
+// acmeDir is where the ACME client keeps what it has.
+func acmeDir(c *config.Config) string { return filepath.Join(c.State, "acme") }
+
+// authorities reads the certificates of authorities.
+func authorities(file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s: no certificate in it", file)
+	}
+	return pool, nil
 }
 
 // backends makes each backend once: brands may share one, and what it has
@@ -150,6 +251,13 @@ func (m *backends) brand(b *config.Brand) (*proxy.Brand, error) {
 	}
 	for _, pattern := range b.Legacy {
 		p.Legacy = append(p.Legacy, string(pattern))
+	}
+	listed, _, err := b.LegacyNames() // the check has told what is wrong in it
+	if err != nil {
+		return nil, fmt.Errorf("reading the old names of brand %s: %w", b.Name, err)
+	}
+	for _, name := range listed {
+		p.Legacy = append(p.Legacy, string(name))
 	}
 	for protocol, front := range fronts {
 		for _, host := range b.Hosts[protocol] {
@@ -221,14 +329,11 @@ func newBackend(c *config.Config, b *config.Backend, protocol config.Protocol) (
 func hopTLS(b *config.Backend) (*tls.Config, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: string(b.ServerName)}
 	if b.CA != "" {
-		pem, err := os.ReadFile(b.CA)
+		roots, err := authorities(b.CA)
 		if err != nil {
 			return nil, fmt.Errorf("reading the backend's authorities: %w", err)
 		}
-		conf.RootCAs = x509.NewCertPool()
-		if !conf.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s: no certificate in it", b.CA)
-		}
+		conf.RootCAs = roots
 	}
 	conf.InsecureSkipVerify = b.Verify != config.VerifyFull
 	if len(b.Pins) > 0 && b.Verify != config.VerifyNone {

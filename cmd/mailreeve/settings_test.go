@@ -15,11 +15,14 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"go.uber.org/zap"
 
 	"mailreeve/certs"
 	"mailreeve/config"
 	"mailreeve/demo"
+	"mailreeve/policy"
 	"mailreeve/proxy"
+	"mailreeve/web"
 )
 
 // everyKey is a configuration in which no key has its default.
@@ -31,7 +34,10 @@ brands:
     language: en
     help: https://help.example.org
     hosts: { imap: [imap.example.org, mail.example.org], pop3: [mail.example.org], submission: [mail.example.org] }
-    legacy: [old.example.org, '*.older.example.org']
+    legacy: [old.example.org, '*.older.example.org', 'imap.*']
+    legacy_file: names.txt
+    legacy_certificates: own
+    page: 'Neu!'
     ports: { imap: 1993, pop3: 1995 }
   - name: second
     help: https://help.example.net
@@ -39,9 +45,24 @@ brands:
     backends: { imap: { addresses: ['10.0.1.5:143'], tls: off } }
 listeners:
   - { name: one, address: '127.0.0.1:1993', protocol: imap, tls: implicit, brand: second, proxy_protocol: [10.0.0.0/24] }
-  - { name: two, address: ':1143', protocol: imap, tls: starttls, wrong_port: off }
+  - { name: two, address: ':1143', protocol: imap, tls: starttls, wrong_port: off, old_tls: true }
   - { name: three, address: ':1110', protocol: pop3, tls: starttls }
-certificates: { files: [{ cert: mail.pem, key: mail.key }] }
+state: state
+certificates:
+  files: [{ cert: mail.pem, key: mail.key }]
+  folder: certs
+  unknown: alert
+  acme:
+    email: hostmaster@example.org
+    directory: https://127.0.0.1:14000/dir
+    accept_terms: true
+    ca: ca.pem
+    account: { key_id: abc, key_file: eab.key }
+    rsa: false
+    lookup: http://127.0.0.1:8080/name
+    orders_per_hour: 21
+web: { http: '127.0.0.1:1080', https: '127.0.0.1:1443' }
+metrics: { address: '127.0.0.1:9144' }
 backends:
   imap:
     addresses: ['10.0.0.5:143', 'imap.internal:1143']
@@ -95,6 +116,9 @@ func files(t *testing.T) (dir string, ca *certs.Authority) {
 		certs.Write(cert, certs.Pair{Cert: filepath.Join(dir, "mail.pem"), Key: filepath.Join(dir, "mail.key")}),
 		ca.WriteCA(filepath.Join(dir, "ca.pem")),
 		os.WriteFile(filepath.Join(dir, "master.secret"), []byte("open sesame\n"), 0o600),
+		os.WriteFile(filepath.Join(dir, "eab.key"), []byte("c2VjcmV0\n"), 0o600),
+		os.WriteFile(filepath.Join(dir, "names.txt"), []byte("imap.kunde.example\n"), 0o600),
+		os.Mkdir(filepath.Join(dir, "certs"), 0o700),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -110,7 +134,15 @@ func settingsOf(t *testing.T, dir, text string) (*config.Config, *proxy.Settings
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, s, _, err := load(path, strict)
+	c, _, err := load(path, strict)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keeper := certs.NewKeeper(zap.NewNop())
+	if err := keeper.Set(sources(c, nil)); err != nil {
+		t.Fatal(err)
+	}
+	s, err := settings(c, keeper.Get)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +153,7 @@ func settingsOf(t *testing.T, dir, text string) (*config.Config, *proxy.Settings
 // fails the test, so that none is forgotten on its way to the engine.
 func TestSettings(t *testing.T) {
 	dir, _ := files(t)
-	_, s := settingsOf(t, dir, everyKey)
+	c, s := settingsOf(t, dir, everyKey)
 	first, second := s.Brands[0], s.Brands[1]
 	imap, pop3, submission := first.Backends["imap"], first.Backends["pop3"], first.Backends["submission"]
 	one, two, three := s.Listeners[0], s.Listeners[1], s.Listeners[2]
@@ -129,6 +161,11 @@ func TestSettings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	acme, err := acmeConfig(c, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := sources(c, nil)
 	type of = []any
 	listed := map[string]bool{}
 	elsewhere := of{} // not the engine's: in force where its test is
@@ -142,9 +179,13 @@ func TestSettings(t *testing.T) {
 		"brands.help":     {first.Help, "https://help.example.org"},
 		"brands.hosts": {first.Hosts, map[string][]string{"imap": {"imap.example.org", "mail.example.org"},
 			"pop3": {"mail.example.org"}, "submission": {"mail.example.org"}}},
-		"brands.legacy":   {first.Legacy, []string{"old.example.org", "*.older.example.org"}},
+		"brands.page":     {pages(c)[0].Text, "Neu!"},
+		"brands.legacy":   {first.Legacy, []string{"old.example.org", "*.older.example.org", "imap.*", "imap.kunde.example"}},
 		"brands.ports":    {first.Ports, map[string]int{"imap": 1993, "pop3": 1995}},
 		"brands.backends": {second.Backends["imap"].Addresses, []string{"10.0.1.5:143"}, second.Backends["pop3"], pop3},
+
+		"brands.legacy_file":         {first.Legacy[3], "imap.kunde.example"},
+		"brands.legacy_certificates": elsewhere, // see TestChoice
 
 		"listeners":                {len(s.Listeners), 3},
 		"listeners.name":           {one.Name, "one"},
@@ -154,6 +195,27 @@ func TestSettings(t *testing.T) {
 		"listeners.brand":          {one.Brand, second, two.Brand, first},
 		"listeners.proxy_protocol": {fmt.Sprint(one.Proxies), "[10.0.0.0/24]", len(two.Proxies), 0},
 		"listeners.wrong_port":     {two.ServeHello, false, three.ServeHello, true},
+
+		"listeners.old_tls": {one.OldTLS, false, two.OldTLS, true},
+
+		"state":                              {acme.Dir, filepath.Join(dir, "state", "acme")},
+		"certificates.folder":                {all.Folder, filepath.Join(dir, "certs")},
+		"certificates.unknown":               elsewhere, // see TestChoice
+		"certificates.acme":                  elsewhere,
+		"certificates.acme.email":            {acme.Email, "hostmaster@example.org"},
+		"certificates.acme.directory":        {acme.Directory, "https://127.0.0.1:14000/dir"},
+		"certificates.acme.accept_terms":     elsewhere, // the check insists on it
+		"certificates.acme.ca":               {acme.Roots != nil, true},
+		"certificates.acme.account":          elsewhere,
+		"certificates.acme.account.key_id":   {acme.EAB.KeyID, "abc"},
+		"certificates.acme.account.key_file": {string(acme.EAB.Key), "secret"},
+		"certificates.acme.rsa":              {acme.RSA, false},
+		"certificates.acme.lookup":           {acme.Lookup, "http://127.0.0.1:8080/name"},
+		"certificates.acme.orders_per_hour":  {acme.Hourly, 21},
+		"web":                                elsewhere,
+		"web.http":                           {acme.HTTP01, true},
+		"web.https":                          {acme.TLSALPN01, true},
+		"metrics":                            elsewhere, "metrics.address": elsewhere,
 
 		"certificates":            elsewhere,
 		"certificates.files":      elsewhere,
@@ -495,12 +557,12 @@ func TestDoubts(t *testing.T) {
 func TestSettingsNeedTheirFiles(t *testing.T) {
 	dir, _ := files(t)
 	c, _ := settingsOf(t, dir, everyKey)
-	for _, name := range []string{"ca.pem", "master.secret", "mail.pem"} {
+	for _, name := range []string{"ca.pem", "master.secret", "names.txt"} {
 		path := filepath.Join(dir, name)
 		if err := os.Rename(path, path+".away"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := settings(c); err == nil || !strings.Contains(err.Error(), name) {
+		if _, err := settings(c, nil); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("without %s: %v", name, err)
 		}
 		if err := os.Rename(path+".away", path); err != nil {
@@ -510,7 +572,109 @@ func TestSettingsNeedTheirFiles(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "ca.pem"), []byte("nothing"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := settings(c); err == nil || !strings.Contains(err.Error(), "no certificate in it") {
+	if _, err := settings(c, nil); err == nil || !strings.Contains(err.Error(), "no certificate in it") {
 		t.Error(err)
+	}
+	if _, err := acmeConfig(c, nil); err == nil || !strings.Contains(err.Error(), "no certificate in it") {
+		t.Error(err)
+	}
+}
+
+// TestChoice shows how far a certificate may be ordered for what a name stands for.
+func TestChoice(t *testing.T) {
+	var how certs.Own
+	asked := func(_ *tls.ClientHelloInfo, fallback string, own certs.Own) (*tls.Certificate, error) {
+		how = own
+		return new(tls.Certificate), nil
+	}
+	own := config.Brand{Name: "a", LegacyCertificates: config.LegacyOwn}
+	plain := config.Brand{Name: "a", LegacyCertificates: config.LegacyCanonical}
+	lookup := &config.ACME{Lookup: "https://names.internal/"}
+	const refused = certs.Own(-1)
+	for _, test := range []struct {
+		host   string
+		listed bool
+		brand  config.Brand
+		config config.Certificates
+		want   certs.Own
+	}{
+		{policy.Canonical, false, plain, config.Certificates{}, certs.Keep},
+		{policy.OtherService, false, own, config.Certificates{Unknown: config.UnknownAlert}, certs.Keep},
+		{policy.Absent, false, own, config.Certificates{Unknown: config.UnknownAlert}, certs.Never},
+		{policy.Legacy, true, plain, config.Certificates{ACME: lookup}, certs.Never},
+		{policy.Legacy, false, plain, config.Certificates{ACME: lookup}, certs.Never},
+		{policy.Legacy, true, own, config.Certificates{ACME: new(config.ACME)}, certs.Listed},
+		{policy.Legacy, false, own, config.Certificates{ACME: new(config.ACME)}, certs.Keep},
+		{policy.Legacy, false, own, config.Certificates{ACME: lookup}, certs.Confirmed},
+		{policy.Unknown, false, own, config.Certificates{ACME: lookup, Unknown: config.UnknownCanonical}, certs.Never},
+		{policy.Unknown, false, plain, config.Certificates{ACME: lookup, Unknown: config.UnknownOwn}, certs.Confirmed},
+		{policy.Unknown, false, plain, config.Certificates{ACME: lookup, Unknown: config.UnknownAlert}, refused},
+	} {
+		how = refused
+		choose := chooser(&config.Config{Brands: []config.Brand{test.brand}, Certificates: test.config}, asked)
+		cert, err := choose(nil, proxy.ServerName{Host: test.host, Listed: test.listed, Brand: &proxy.Brand{Name: "a"}})
+		if how != test.want || (cert == nil) != (test.want == refused) || err != nil {
+			t.Errorf("%s, listed %v: got %v", test.host, test.listed, how)
+		}
+	}
+}
+
+// TestOwners finds the help page of a name.
+func TestOwners(t *testing.T) {
+	dir, _ := files(t)
+	c, _ := settingsOf(t, dir, strings.Replace(everyKey, "    hosts: { imap: [imap.example.net] }",
+		"    hosts: { imap: [imap.example.net] }\n    legacy: [imap.second.example, '*.b.older.example.org', 'pop.*']", 1))
+	o, err := newOwners(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type found struct {
+		brand int
+		known bool
+	}
+	for host, want := range map[string]found{
+		"imap.example.org": {0, true}, "imap.example.net": {1, true}, "old.example.org": {0, true}, "imap.kunde.example": {0, true},
+		"x.older.example.org": {0, true}, "x.y.older.example.org": {0, true}, "x.b.older.example.org": {1, true}, "pop.b.older.example.org": {1, true},
+		"pop.older.example.org": {0, true}, "pop.kunde.example": {1, true}, "imap.second.example": {1, true}, "imap.other.example": {0, true},
+		"older.example.org": {0, false}, "imap": {0, false}, "imap.": {0, false}, "": {0, false}, "www.example.org": {0, false}, ".": {0, false}, "..": {0, false},
+	} {
+		if brand, known := o.of(host); (found{brand, known}) != want {
+			t.Errorf("%q: got %d, %v", host, brand, known)
+		}
+	}
+}
+
+// TestBrowse shows what a browser is shown, and under which certificate.
+func TestBrowse(t *testing.T) {
+	dir, _ := files(t)
+	c, _ := settingsOf(t, dir, everyKey)
+	for unknown, stranger := range map[config.UnknownNames]string{config.UnknownAlert: "refused", config.UnknownCanonical: "imap.example.org 0"} {
+		c.Certificates.Unknown = unknown
+		fallback, how := "", certs.Own(0)
+		w, err := browse(c, func(_ *tls.ClientHelloInfo, name string, own certs.Own) (*tls.Certificate, error) {
+			fallback, how = name, own
+			return new(tls.Certificate), nil
+		}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]string{"imap.example.org": "imap.example.org 1", "Old.Example.ORG.": "imap.example.org 1", "imap.example.net": "imap.example.net 1",
+			"": "imap.example.org 0", "localhost": "imap.example.org 0", "www.example.org": stranger} {
+			got := "refused"
+			if cert, _ := w.Certificate(&tls.ClientHelloInfo{ServerName: name}); cert != nil {
+				got = fmt.Sprint(fallback, " ", int(how))
+			}
+			if got != want {
+				t.Errorf("%s, %q: got %s, want %s", unknown, name, got, want)
+			}
+		}
+		if w.Brand("imap.example.net") != 1 || w.Brand("nobody.example") != 0 || len(w.Pages) != 2 {
+			t.Errorf("pages %+v", w.Pages)
+		}
+	}
+	second := []web.Server{{Protocol: "imap", Host: "imap.example.net", Port: 993}}
+	first := []web.Server{{Protocol: "imap", Host: "imap.example.org", Port: 1993}, {Protocol: "pop3", Host: "mail.example.org", Port: 1995}, {Protocol: "submission", Host: "mail.example.org", Port: 465}}
+	if p := pages(c); !reflect.DeepEqual(p[0].Servers, first) || !reflect.DeepEqual(p[1].Servers, second) || p[0].Language != "en" || p[0].Help != "https://help.example.org" {
+		t.Errorf("got %+v", p)
 	}
 }
