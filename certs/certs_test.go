@@ -51,9 +51,18 @@ func load(t *testing.T, pairs ...certs.Pair) *certs.Store {
 }
 
 // handshake runs one and returns the certificate that the client was shown, or the client's
-// error. It needs a network: over net.Pipe, which holds no bytes, a client that sends its
-// alert and a server that still writes wait for each other.
+// error.
 func handshake(t *testing.T, source *certs.Store, fallback string, client *tls.Config) (*x509.Certificate, error) {
+	t.Helper()
+	return shake(t, client, func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		return source.Get(hello, fallback)
+	})
+}
+
+// shake runs a handshake with a server that does all that an old device may need. It needs a
+// network: over net.Pipe, which holds no bytes, a client that sends its alert and a server
+// that still writes wait for each other.
+func shake(t *testing.T, client *tls.Config, get func(*tls.ClientHelloInfo) (*tls.Certificate, error)) (*x509.Certificate, error) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -73,10 +82,9 @@ func handshake(t *testing.T, source *certs.Store, fallback string, client *tls.C
 		defer close(done)
 		defer far.Close()
 		server := tls.Server(far, &tls.Config{
-			CipherSuites: append([]uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}, rsaOnly...),
-			GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-				return source.Get(hello, fallback)
-			},
+			MinVersion:     tls.VersionTLS10,
+			CipherSuites:   append([]uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}, rsaOnly...),
+			GetCertificate: get,
 		})
 		_ = server.Handshake() // the client tells
 	}()
@@ -224,6 +232,32 @@ func TestPreferValid(t *testing.T) {
 				t.Errorf("got the one until %v, want the one until %v", cert.NotAfter, want.NotAfter)
 			}
 		})
+	}
+}
+
+// One that names the host goes before a wildcard, but not if it is out of date, nor for
+// those who cannot use it.
+func TestExactBeforeWildcard(t *testing.T) {
+	ca, dir, now := authority(t), t.TempDir(), time.Now()
+	wild := issue(t, ca, dir, "wild", certs.Order{Hosts: []string{"*.example.org"}, KeyType: certs.RSA})
+	past := issue(t, ca, dir, "past", certs.Order{Hosts: []string{"imap.example.org"}, NotBefore: now.AddDate(0, 0, -90), NotAfter: now.Add(-time.Hour)})
+	good := issue(t, ca, dir, "good", certs.Order{Hosts: []string{"pop.example.org"}})
+	store := load(t, past, wild, good)
+	for _, test := range []struct {
+		name, want string
+		client     *tls.Config
+	}{
+		{"imap.example.org", "*.example.org", &tls.Config{}},
+		{"pop.example.org", "pop.example.org", &tls.Config{}},
+		{"pop.example.org", "*.example.org", &tls.Config{MaxVersion: tls.VersionTLS12, CipherSuites: rsaOnly}},
+		{"smtp.example.org", "*.example.org", &tls.Config{}},
+	} {
+		client := test.client.Clone()
+		client.ServerName, client.InsecureSkipVerify = test.name, true
+		cert, err := handshake(t, store, "", client)
+		if err != nil || cert.DNSNames[0] != test.want {
+			t.Errorf("%s: %v, %v, want %s", test.name, cert, err, test.want)
+		}
 	}
 }
 
