@@ -175,31 +175,31 @@ func (h *handshake) choose(hello *tls.ClientHelloInfo, w *ways) *tls.Config {
 	}
 	facts.Set(policy.CipherClass, policy.LegacyCiphers)
 	facts.Set(policy.TLS, versionFact(cmp.Or(h.newest, tls.VersionTLS10)))
-	legacyRefused := refuses(facts)
-	if capable(hello) {
-		if legacyRefused {
-			return w.modern
-		}
-		return w.standard
+	good, refused := w.standard, refuses(facts)
+	if refused {
+		good = w.modern
+	}
+	if capable(hello, good.CipherSuites) {
+		return good
 	}
 	h.suites = hello.CipherSuites
-	if legacyRefused {
+	if refused {
 		// Nothing is agreed on, but this is what it was refused for.
 		s.learn(policy.CipherClass, policy.LegacyCiphers)
 		s.learn(policy.TLS, facts.Get(policy.TLS))
 		s.decided = now
 	}
-	if w.old == nil || legacyRefused {
-		return w.standard // which sends the alert that says why
+	if w.old == nil || refused {
+		return good // which sends the alert that says why
 	}
 	h.served = true
 	return w.old
 }
 
-// capable reports whether a client that has no TLS 1.3 can do without old TLS.
-func capable(hello *tls.ClientHelloInfo) bool {
+// capable reports whether a client that has no TLS 1.3 can do TLS 1.2 with one of the suites.
+func capable(hello *tls.ClientHelloInfo, suites []uint16) bool {
 	return slices.Contains(hello.SupportedVersions, tls.VersionTLS12) && len(hello.SupportedCurves) > 0 &&
-		slices.ContainsFunc(hello.CipherSuites, func(id uint16) bool { return slices.Contains(aead, id) || slices.Contains(cbc, id) })
+		slices.ContainsFunc(hello.CipherSuites, func(id uint16) bool { return slices.Contains(suites, id) })
 }
 
 // versionFact is a TLS version as a fact.
