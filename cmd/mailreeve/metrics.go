@@ -8,6 +8,7 @@ package main
 import (
 	"net/http"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -79,7 +80,10 @@ func (m *metrics) Record(e *events.Session) {
 			m.refused.WithLabelValues(e.Protocol, requirement).Inc()
 		}
 	}
-	if e.Alert != "" {
+	switch {
+	case strings.HasPrefix(e.Alert, "alert_"):
+		m.alerts.WithLabelValues("other").Inc() // a number that a stranger made up
+	case e.Alert != "":
 		m.alerts.WithLabelValues(e.Alert).Inc()
 	}
 	if e.Attempts > 0 {
@@ -175,10 +179,12 @@ func (c *certificates) Collect(out chan<- prometheus.Metric) {
 }
 
 // handler answers GET /metrics, and nothing else. It compresses nothing: who scrapes is
-// near, and the memory of a compressor would be most of what this costs.
+// near, and the memory of a compressor would be most of what this costs. The format is
+// that of Prometheus alone: in OpenMetrics, where a counter's name is what stands before
+// _total, mailreeve_sessions and mailreeve_sessions_total would be one.
 func (m *metrics) handler() http.Handler {
 	numbers := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
-		DisableCompression: true, EnableOpenMetrics: true, MaxRequestsInFlight: 4,
+		DisableCompression: true, MaxRequestsInFlight: 4,
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
