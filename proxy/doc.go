@@ -29,10 +29,13 @@
 //
 // # Standards
 //
-// Done: TLS 1.2 and 1.3 (RFC 9325), ALPN (RFC 7301), cleartext considered
-// obsolete (RFC 8314), PROXY protocol 1 and 2 (haproxy.org's
-// proxy-protocol.txt), SASL PLAIN (RFC 4616), LOGIN, OAUTHBEARER (RFC 7628),
-// XOAUTH2. Not done: mechanisms whose secret a proxy cannot replay (CRAM-MD5,
+// Done: TLS 1.2 and 1.3 (RFC 9325), server names (RFC 6066 section 3), alerts of
+// clients (RFC 8446 section 6), tickets bound to front and name, ALPN (RFC
+// 7301), cleartext considered obsolete (RFC 8314), PROXY protocol 1 and 2
+// (haproxy.org's proxy-protocol.txt), SASL PLAIN (RFC 4616), LOGIN, OAUTHBEARER
+// (RFC 7628), XOAUTH2. TLS 1.0 and 1.1 against RFC 8996, where a listener has
+// them switched on and policy does not refuse them: old devices are counted and
+// told before they are turned away. Not done: mechanisms whose secret a proxy cannot replay (CRAM-MD5,
 // SCRAM and their like) are refused, not yet relayed.
 //
 // # Departures from the design
@@ -51,6 +54,9 @@
 // since the one it logs in at would let anybody in.
 //
 // # Roads not taken
+//
+// A list of TLS configurations by server name: names are told apart in the hello,
+// by policy, and what differs is four kinds of configuration a listener.
 //
 // Library servers (go-imap, go-smtp) before the login: they swallow bytes read
 // ahead, announce their own capabilities and answer the interesting cases

@@ -171,7 +171,9 @@ func (b *Brand) host(front string) string {
 }
 
 // classify says what a server name stands for on a listener, and whose it is.
-// An absent name, or one that is no DNS name, says nothing.
+// An absent name, or one that is no DNS name, says nothing, and neither does one
+// without a dot, unless it is somebody's: it is an alias of the client's own
+// network (RFC 6066 section 3 wants it fully qualified).
 func (s *Settings) classify(l *Listener, name string) ServerName {
 	front := l.Front.Name
 	n := ServerName{Host: policy.Unknown, Brand: l.Brand}
@@ -187,6 +189,8 @@ func (s *Settings) classify(l *Listener, name string) ServerName {
 		}
 	} else if b, listed := s.legacy.find(name, front); b != nil {
 		n = ServerName{Host: policy.Legacy, Listed: listed, Brand: b}
+	} else if !strings.Contains(name, ".") {
+		n.Host = policy.Absent
 	}
 	n.Fallback = cmp.Or(n.Brand.host(front), l.Brand.host(front))
 	return n
@@ -255,7 +259,10 @@ func (l *legacy) find(name, front string) (b *Brand, listed bool) {
 		}
 		i += 1 + next
 	}
-	label, _, _ := strings.Cut(name, ".")
+	label, _, dotted := strings.Cut(name, ".")
+	if !dotted {
+		return nil, false
+	}
 	return having(l.label[label], front), false
 }
 

@@ -261,6 +261,7 @@ func TestFactsOfTLS(t *testing.T) {
 		{"the pattern's suffix itself", &tls.Config{ServerName: "old.example"}, "1.3 modern unknown old.example "},
 		{"unknown", &tls.Config{ServerName: "mx.somewhere.test"}, "1.3 modern unknown mx.somewhere.test "},
 		{"no name", &tls.Config{}, "1.3 modern absent  "},
+		{"no dot", &tls.Config{ServerName: "mailserver"}, "1.3 modern absent  "},
 		{"an address", &tls.Config{ServerName: "192.0.2.1"}, "1.3 modern absent  "},
 		{"no DNS name", &tls.Config{ServerName: "my server"}, "1.3 modern absent  "},
 	} {
@@ -303,6 +304,32 @@ func TestHostNames(t *testing.T) {
 	}
 }
 
+// TestOneName: a name for two protocols is canonical for both, and for a third
+// it is called after them.
+func TestOneName(t *testing.T) {
+	r := newRig(t)
+	r.brand.Hosts["other"] = append(r.brand.Hosts["other"], "toy2.example")
+	for _, name := range []string{"other", "third"} {
+		front := *toy()
+		front.Name, front.Word = name, strings.ToUpper(name)
+		r.brand.Backends[name] = r.backend
+		r.settings.Times.Idle[name] = time.Minute
+		r.settings.Listeners = append(r.settings.Listeners, &Listener{Name: name, Front: &front})
+	}
+	s, err := r.settings.prepared(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range map[int]string{0: policy.Canonical, 2: policy.Canonical, 3: policy.OtherService} {
+		if n := s.classify(s.Listeners[i], "toy2.example"); n.Host != want {
+			t.Errorf("%s: %+v", s.Listeners[i].Name, n)
+		}
+	}
+	if got := s.called("toy2.example") + " " + s.called("toy.example"); got != "OTHER/TOY TOY" {
+		t.Errorf("called %q", got)
+	}
+}
+
 func TestClassify(t *testing.T) {
 	r := newRig(t)
 	second := &Brand{Name: "second", Hosts: map[string][]string{"toy": {"Toy.Second.example"}, "other": {"second.example"}},
@@ -317,6 +344,7 @@ func TestClassify(t *testing.T) {
 	for name, want := range map[string]string{
 		"": "absent test", "toy.example": "canonical test", "toy.second.example": "canonical second", "second.example": "other_service second",
 		"x.gone.example": "legacy second", "third.example": "other_service test", "nobody.example": "unknown test",
+		"mailserver": "absent test",
 	} {
 		n := s.classify(s.Listeners[0], name)
 		if got := n.Host + " " + n.Brand.Name; got != want {

@@ -146,7 +146,10 @@ func (h *handshake) choose(hello *tls.ClientHelloInfo, w *ways) *tls.Config {
 	s.brand = h.name.Brand
 	s.learn(policy.Brand, s.brand.Name)
 	s.learn(policy.Host, h.name.Host)
-	s.learn(policy.SNI, cmp.Or(sni, policy.Absent))
+	if h.name.Host == policy.Absent {
+		sni = policy.Absent
+	}
+	s.learn(policy.SNI, sni)
 
 	if len(hello.SupportedVersions) > 0 {
 		h.newest = slices.Max(hello.SupportedVersions)

@@ -215,6 +215,7 @@ func TestOldTLSIsTheListenersOwn(t *testing.T) {
 		if c := r.dial("starttls"); c.shake(&tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}) == nil {
 			t.Error("TLS 1.1 on a listener without it")
 		}
+		r.wantEnd("PT", "handshake_failed")
 		if c := r.dial("implicit"); c.shake(&tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}) != nil {
 			t.Error("no TLS 1.1 on the listener that has it")
 		} else {
@@ -573,6 +574,7 @@ func TestOldTicketsStayThere(t *testing.T) {
 			if c := r.dial("implicit"); c.shake(client.Clone()) == nil {
 				t.Error("old TLS was resumed")
 			}
+			r.wantEnd("PT", "handshake_failed")
 			// The same client has learnt something better.
 			better := &tls.Config{ClientSessionCache: cache, MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS12,
 				CipherSuites: append(slices.Clone(aead), tls.TLS_RSA_WITH_AES_128_GCM_SHA256)}
@@ -679,3 +681,77 @@ func (readOnly) RemoteAddr() net.Addr             { return nil }
 func (readOnly) SetDeadline(time.Time) error      { return nil }
 func (readOnly) SetReadDeadline(time.Time) error  { return nil }
 func (readOnly) SetWriteDeadline(time.Time) error { return nil }
+
+// TestOldNames: the exact name goes first, then the longest suffix, then the
+// label; a brand without a backend for the front has no say.
+func TestOldNames(t *testing.T) {
+	r := newRig(t)
+	brand := func(name string, patterns ...string) *Brand {
+		return &Brand{Name: name, Legacy: patterns, Hosts: map[string][]string{"toy": {"toy." + name + ".example"}},
+			Backends: map[string]*Backend{"toy": r.backend}}
+	}
+	without := brand("without", "imap.both.test", "*.both.test", "imap.*")
+	without.Backends, without.Hosts = map[string]*Backend{"other": r.backend}, nil
+	r.settings.Brands = append(r.settings.Brands, without,
+		brand("label", "imap.*", "MAIL.*", "both.test"),
+		brand("suffix", "*.customer.test", "*.test", "both.test"),
+		brand("longer", "*.big.customer.test", "imap.*"),
+		brand("exact", "IMAP.Big.customer.test", "imap.both.test"))
+	s, err := r.settings.prepared(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"imap.big.customer.test":  "legacy exact true toy.exact.example",
+		"pop.big.customer.test":   "legacy longer false toy.longer.example",
+		"a.b.big.customer.test":   "legacy longer false toy.longer.example",
+		"big.customer.test":       "legacy suffix false toy.suffix.example",
+		"imap.small.test":         "legacy suffix false toy.suffix.example",
+		"imap.customer.invalid":   "legacy label false toy.label.example",
+		"mail.a.b.c":              "legacy label false toy.label.example",
+		"both.test":               "legacy label true toy.label.example",
+		"imap.both.test":          "legacy exact true toy.exact.example",
+		"test":                    "absent test false toy.example",
+		"imap":                    "absent test false toy.example",
+		"imapx.customer.invalid":  "unknown test false toy.example",
+		"x.imap.customer.invalid": "unknown test false toy.example",
+		"toy.label.example":       "canonical label false toy.label.example",
+		"":                        "absent test false toy.example",
+	} {
+		n := s.classify(s.Listeners[0], name)
+		if got := fmt.Sprint(n.Host, " ", n.Brand.Name, " ", n.Listed, " ", n.Fallback); got != want {
+			t.Errorf("%q: %s, want %s", name, got, want)
+		}
+	}
+	for _, pattern := range []string{"", "*", "*.", ".*", "*.*", "a.*.b", "*a.b", "*.a.*", "a*", "a.b.*", "*.a*"} {
+		r.settings.Brands = []*Brand{brand("odd", pattern)}
+		if _, err := r.settings.prepared(nil); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("brand odd: %q is no old name", pattern)) {
+			t.Errorf("%q: %v", pattern, err)
+		}
+	}
+}
+
+// TestManyOldNames: they cost a look-up, and nothing that the garbage collector sees.
+func TestManyOldNames(t *testing.T) {
+	r := newRig(t)
+	for i := range 50_000 {
+		r.brand.Legacy = append(r.brand.Legacy, fmt.Sprintf("imap.customer%d.test", i))
+	}
+	began := time.Now()
+	s, err := r.settings.prepared(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("taking them in took %v", took)
+	}
+	for name, want := range map[string]string{"imap.customer49999.test": "legacy", "a.b.c.d.e.f.g.h.test": "unknown", "toy.example": "canonical"} {
+		if allocs := testing.AllocsPerRun(100, func() {
+			if got := s.classify(s.Listeners[0], name).Host; got != want {
+				t.Errorf("%s: %s", name, got)
+			}
+		}); allocs != 0 {
+			t.Errorf("%s: %v allocations", name, allocs)
+		}
+	}
+}
