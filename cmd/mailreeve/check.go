@@ -28,7 +28,9 @@ func newCheck() *cobra.Command {
 changing anything: keys, values, addresses, host names, certificates. Each problem
 is told with file, line, column and cure. The exit code is 1 where there is an error.
 
-With --probe every address of the backends is asked, too, what it offers.`,
+With --probe every address of the backends is asked, too, what it offers; the CA and
+the lookup are asked whether they answer, and certificates that have expired, or are
+in their last days, are errors.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			out := c.OutOrStdout()
@@ -48,20 +50,38 @@ With --probe every address of the backends is asked, too, what it offers.`,
 			}
 			fmt.Fprintf(out, "%s: fine: %s, %s, policy %v\n", path,
 				count(len(s.Listeners), "listener"), count(len(s.Brands), "brand"), s.Policy)
+			for _, line := range intended(conf) {
+				fmt.Fprintln(out, line)
+			}
 			if !probe {
 				return nil
 			}
-			return probeAll(c.Context(), out, s)
+			return probed(probeAll(c.Context(), out, s), probeCertificates(c.Context(), out, conf), path)
 		},
 	}
 	configFlag(c, &path)
-	c.Flags().BoolVar(&probe, "probe", false, "ask the backends what they offer")
+	c.Flags().BoolVar(&probe, "probe", false, "ask the backends and the CA what they offer")
 	return c
 }
 
-// probeAll asks every backend and says what it found.
-func probeAll(ctx context.Context, out io.Writer, s *proxy.Settings) error {
-	bad := 0
+// probed is the error that a probe ends with, by the number of problems that it found.
+func probed(backends, certificates int, path string) error {
+	switch {
+	case backends > 0 && certificates > 0:
+		return withHint(fmt.Errorf("%s with the backends, %s with the certificates", count(backends, "problem"), count(certificates, "problem")), mendBackends)
+	case backends > 0:
+		return withHint(fmt.Errorf("%s with the backends", count(backends, "problem")), mendBackends)
+	case certificates > 0:
+		return withHint(fmt.Errorf("%s with the certificates", count(certificates, "problem")),
+			"`mailreeve certs list -c %s` shows them all", shellWord(path))
+	}
+	return nil
+}
+
+const mendBackends = "mend them first: `mailreeve run` would start, and customers would be told that their mail server cannot be reached"
+
+// probeAll asks every backend and says what it found. It returns the number of problems.
+func probeAll(ctx context.Context, out io.Writer, s *proxy.Settings) (bad int) {
 	asked := map[*proxy.Backend]bool{}
 	for _, brand := range s.Brands {
 		for _, protocol := range config.Protocols {
@@ -90,11 +110,7 @@ func probeAll(ctx context.Context, out io.Writer, s *proxy.Settings) error {
 			}
 		}
 	}
-	if bad > 0 {
-		return withHint(fmt.Errorf("%s with the backends", count(bad, "problem")),
-			"mend them first: `mailreeve run` would start, and customers would be told that their mail server cannot be reached")
-	}
-	return nil
+	return bad
 }
 
 // only is a backend at one of its addresses: customers meet each of them.

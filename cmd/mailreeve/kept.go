@@ -175,8 +175,12 @@ func (k *kept) end() {
 	k.background.Wait()
 }
 
-// closeSockets lets requests end that are under way, and no new ones begin.
+// closeSockets lets requests end that are under way, and no new ones begin; so
+// nothing can be ordered any more either. Handshakes go on with what there is.
 func (k *kept) closeSockets() {
+	if k.issuer != nil {
+		k.issuer.cancel()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	k.site.Shutdown(ctx)

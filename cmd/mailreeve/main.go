@@ -81,7 +81,7 @@ The exit code is 0 when all is well, 1 after an error, 2 after a wrong command l
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &hinted{err: err, hint: fmt.Sprintf("`%s --help` lists the flags", c.CommandPath()), usage: true}
 	})
-	root.AddCommand(newDemo(), newRun(), newCheck(), newConfig(), newVersion(), eventsTopic())
+	root.AddCommand(newDemo(), newRun(), newCheck(), newCerts(), newConfig(), newVersion(), eventsTopic())
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.SetHelpCommand(newHelp())
 	group(root)

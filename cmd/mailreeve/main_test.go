@@ -2,11 +2,16 @@ package main
 
 import (
 	"cmp"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"log"
 	"math/rand/v2"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -52,6 +57,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"backends":    scriptBackends,
 			"busy":        scriptBusy,
+			"ca":          scriptCA,
 			"certificate": scriptCertificate,
 			"empty":       scriptEmpty,
 			"expand":      scriptExpand,
@@ -77,6 +83,34 @@ func scriptCertificate(ts *testscript.TestScript, _ bool, args []string) {
 	cert, err := ca.Issue(order)
 	ts.Check(err)
 	ts.Check(certs.Write(cert, certs.Pair{Cert: ts.MkAbs(args[0])}))
+}
+
+// ca FILE: an ACME directory that answers at $CA, with its authority in FILE; $CA/eab
+// wants an external account, $CA/page is none. There is a lookup too, in clear, at
+// $LOOKUP; $LOOKUP/yes confirms every name, $LOOKUP/broken none.
+func scriptCA(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: ca FILE")
+	}
+	const directory = `{"newNonce": "https://ca.example/n", "newAccount": "https://ca.example/a", "newOrder": "https://ca.example/o",
+		"meta": {"termsOfService": "https://ca.example/terms.pdf", "externalAccountRequired": %v}}`
+	answers := http.NewServeMux()
+	answers.HandleFunc("/directory", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, directory, false) })
+	answers.HandleFunc("/eab", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, directory, true) })
+	answers.HandleFunc("/page", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "<html>It works</html>") })
+	ca := httptest.NewUnstartedServer(answers)
+	ca.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that fail as they shall
+	ca.StartTLS()
+	ts.Defer(ca.Close)
+	ts.Setenv("CA", ca.URL)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Certificate().Raw}), 0o600))
+
+	names := http.NewServeMux()
+	names.HandleFunc("/yes", func(http.ResponseWriter, *http.Request) {})
+	names.HandleFunc("/broken", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
+	lookup := httptest.NewServer(names)
+	ts.Defer(lookup.Close)
+	ts.Setenv("LOOKUP", lookup.URL)
 }
 
 // backends: a small mail provider, at $IMAP, $POP3 and $SUBMISSION.
@@ -209,7 +243,7 @@ const ofTerminals = 100
 
 // Help that is printed fits a terminal.
 func TestHelpFitsATerminal(t *testing.T) {
-	for _, args := range [][]string{{"help"}, {"help", "events"}, {"help", "check"}, {"help", "config"}, {"help", "demo"}, {"help", "run"}, {"help", "help"}} {
+	for _, args := range [][]string{{"help"}, {"help", "events"}, {"help", "check"}, {"help", "certs"}, {"help", "certs", "list"}, {"help", "config"}, {"help", "demo"}, {"help", "run"}, {"help", "help"}} {
 		out, said, code := told(args...)
 		if code != 0 || said != "" {
 			t.Errorf("%v: exit %d, %s", args, code, said)
@@ -238,6 +272,8 @@ func TestWrongUsage(t *testing.T) {
 		{"check -c", "flag needs an argument: 'c' in -c", "`mailreeve check --help` lists the flags"},
 		{"check my.yaml", `mailreeve check takes no argument such as "my.yaml"`, "`mailreeve check -c my.yaml`, if that is the configuration"},
 		{"run my.yaml", `mailreeve run takes no argument such as "my.yaml"`, "`mailreeve run -c my.yaml`, if that is the configuration"},
+		{"certs lsit", `there is no command "certs lsit"`, "did you mean `mailreeve certs list`?"},
+		{"certs list my.yaml", `mailreeve certs list takes no argument such as "my.yaml"`, "`mailreeve certs list -c my.yaml`, if that is the configuration"},
 		{"version 2", `mailreeve version takes no argument such as "2"`, "`mailreeve version --help` shows how it is used"},
 		{"demo now", `mailreeve demo takes no argument such as "now"`, "`mailreeve demo --help` shows how it is used"},
 		{"demo --imaps-port 99999", `invalid argument "99999" for "--imaps-port" flag: it is no port; write a number from 1 to 65535`, "`mailreeve demo --help` lists the flags"},

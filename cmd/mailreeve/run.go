@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -275,13 +276,15 @@ func (d *daemonized) rereadLists() {
 
 // drain ends the engine; one more signal cuts what is left.
 func (d *daemonized) drain(signals <-chan os.Signal) {
-	d.kept.closeSockets()
 	d.log.Info("draining: no new sessions", zap.Int("sessions", d.engine.Sessions()),
 		zap.Duration("goodbye", d.config.Drain.Goodbye), zap.Duration("deadline", d.config.Drain.Deadline))
 	done := make(chan struct{})
 	go func() {
+		defer close(done)
+		var web sync.WaitGroup
+		web.Go(d.kept.closeSockets)
 		d.engine.Shutdown(d.config.Drain.Goodbye, d.config.Drain.Deadline)
-		close(done)
+		web.Wait()
 	}()
 	for {
 		select {

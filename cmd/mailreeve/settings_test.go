@@ -478,8 +478,8 @@ certificates: { files: [{ cert: mail.pem, key: mail.key }] }
 backends: { imap: { addresses: ['%s'], %s } }
 `, test.address, test.keys))
 			var out strings.Builder
-			if err := probeAll(t.Context(), &out, s); err == nil {
-				t.Error("no error")
+			if bad := probeAll(t.Context(), &out, s); bad == 0 {
+				t.Error("no problem")
 			}
 			if said := out.String(); !strings.HasSuffix(said, test.want+"\n") || strings.Count(said, "\n") != 1 {
 				t.Errorf("it says %q, which does not end in %q", said, test.want)
@@ -508,7 +508,7 @@ certificates: { files: [{ cert: mail.pem, key: mail.key }] }
 backends: { imap: { addresses: ['%v', '127.0.0.1:%d'], tls: off } }
 `, b.IMAP, ports[0]))
 	var out strings.Builder
-	err = probeAll(t.Context(), &out, s)
+	err = probed(probeAll(t.Context(), &out, s), 0, "m.yaml")
 	if err == nil || err.Error() != "1 problem with the backends" {
 		t.Errorf("the error is %v", err)
 	}
