@@ -67,6 +67,8 @@ type Tickets struct {
 	keys    []ticketKey // in force, the oldest first
 	unsaved []ticketKey // those of them that the file has yet to get
 	told    string      // the last trouble that the log was told
+	met     fs.FileInfo // another node's lock, and when it was met first
+	metAt   time.Time
 }
 
 // ticketKey is a key and the moment from which tickets are made with it.
@@ -181,7 +183,11 @@ func (t *Tickets) save(known []ticketKey, now time.Time) error {
 		t.keys, t.unsaved = t.alone(merge(known, t.unsaved), now)
 		return err
 	}
-	next, _ = schedule(merge(known, t.unsaved), now)
+	next, changed = schedule(merge(known, t.unsaved), now)
+	if !changed && len(t.unsaved) == 0 {
+		t.keys = next
+		return nil
+	}
 	if err := t.write(next); err != nil {
 		t.keys, t.unsaved = t.alone(merge(known, t.unsaved), now)
 		return fmt.Errorf("writing session ticket keys to %s: %w", t.path, err)
@@ -348,24 +354,33 @@ func (t *Tickets) write(keys []ticketKey) (err error) {
 }
 
 // lock makes sure that one node at a time adds to the file: a file beside it that only one can
-// create. The function is nil if another node has it. Should two nodes take over the same
-// lock that was left behind, one of two new keys may be lost, ten minutes before its use.
+// create. The function is nil if another node has it. One that stays the same for lockLife was
+// left behind, and is taken over; its own time is not asked, as it is that of another clock.
+// Should two nodes do so in the same instant, one of two new keys may be lost, ten minutes
+// before its use.
 func (t *Tickets) lock(now time.Time) (unlock func(), err error) {
 	path := t.path + ".lock"
-	for range 2 {
+	for {
 		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if err == nil {
 			f.Close()
+			t.met = nil
 			return func() { os.Remove(path) }, nil
 		}
 		if !errors.Is(err, fs.ErrExist) {
 			return nil, fmt.Errorf("locking session ticket keys: %w", err)
 		}
-		info, err := os.Stat(path)
-		if err == nil && now.Sub(info.ModTime()).Abs() < lockLife {
+		info := stat(path)
+		if info == nil || t.met == nil || !same(info, t.met) {
+			t.met, t.metAt = info, now
 			return nil, nil
 		}
-		os.Remove(path)
+		if now.Sub(t.metAt) < lockLife {
+			return nil, nil
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("taking over a lock of session ticket keys: %w", err)
+		}
+		t.met = nil
 	}
-	return nil, nil
 }
