@@ -42,6 +42,14 @@ const (
 	// and what could not be written is tried again.
 	lookPause = time.Minute
 
+	// scanPause is how often each file is looked at though the directory has not
+	// changed, as when somebody wrote into a file that was there; and how often
+	// leftovers are swept.
+	scanPause = 10 * time.Minute
+
+	// tellPause is how often trouble with the directory is told while it lasts.
+	tellPause = time.Hour
+
 	// maxWrites bounds what one look writes: the days of the last use of thousands of
 	// names change at once, at midnight, and nobody waits for them.
 	maxWrites = 100
@@ -97,6 +105,9 @@ type ACME struct {
 
 	served atomic.Pointer[map[pair]*served] // what handshakes see; replaced as a whole
 
+	changed [2]time.Time // of the directory, at the last looks; only Run uses it
+	scanned time.Time    // when files were looked at last; only Run uses it
+
 	mu    sync.Mutex // guards the following
 	items map[pair]*item
 	spent time.Time // until then, the budget is spent
@@ -150,7 +161,7 @@ func NewACME(c ACMEConfig) (*ACME, error) {
 		return nil, err
 	}
 	a.served.Store(&map[pair]*served{})
-	if err := a.look(); err != nil {
+	if err := a.look(clock()); err != nil {
 		return nil, fmt.Errorf("reading the state of ACME: %w; let the program's user read it", err)
 	}
 	if err := a.state.setCurrent(); err != nil {
@@ -321,22 +332,19 @@ func (a *ACME) Run(ctx context.Context) {
 			t.CloseIdleConnections()
 		}
 	}()
-	looked, trouble := clock(), ""
+	var looked, told time.Time
 	for ctx.Err() == nil {
 		now := clock()
 		if gone := now.Sub(looked); gone >= lookPause || gone < 0 {
 			looked = now
-			text := ""
-			if err := a.tidy(now); err != nil {
-				text = err.Error()
-			}
-			if text != trouble && text != "" {
-				a.log.Error("the state directory of ACME cannot be read or written; certificates are kept in memory meanwhile",
-					zap.String("error", text))
-			} else if text != trouble {
+			switch err := a.tidy(now); {
+			case err == nil && !told.IsZero():
+				told = time.Time{}
 				a.log.Info("the state directory of ACME can be used again")
+			case err != nil && now.Sub(told) >= tellPause:
+				told = now
+				a.log.Error("the state directory of ACME cannot be read or written; certificates are kept in memory meanwhile", zap.Error(err))
 			}
-			trouble = text
 		}
 		e, next := a.due(now)
 		if e != nil {
@@ -476,11 +484,11 @@ func (a *ACME) order(ctx context.Context, e *item) {
 	}
 	e.Used, e.Asked = later(e.Used, used), later(e.Asked, asked)
 	e.busy = false
-	e.end()
 	if err := a.save(e); err != nil {
 		a.log.Error("the state of a certificate is kept in memory only; make room in the state directory",
 			append(e.fields(), zap.Error(err))...)
 	}
+	e.end()
 }
 
 // fields name the certificate in the log.
@@ -621,12 +629,23 @@ func (a *ACME) save(e *item) error {
 	return a.state.writeRecord(e.pair, e.record)
 }
 
-// look reads what changed in the directory.
-func (a *ACME) look() error {
+// look reads what changed in the directory. Files appear in it by rename, which the directory's
+// own time tells; twice, since file systems count time in steps.
+func (a *ACME) look(now time.Time) error {
+	changed, err := a.state.changed()
+	if err != nil {
+		return err
+	}
+	quiet := changed.Equal(a.changed[0]) && changed.Equal(a.changed[1])
+	if quiet && now.Sub(a.scanned) < scanPause {
+		return nil
+	}
 	stamps, err := a.state.stamps()
 	if err != nil {
 		return err
 	}
+	a.changed, a.scanned = [2]time.Time{changed, a.changed[0]}, now
+	a.state.sweep(now)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for p, st := range stamps {
@@ -646,8 +665,7 @@ func (a *ACME) look() error {
 // tidy does what is to be done once a minute: it reads what other nodes wrote, writes what could
 // not be written and the days of the last use, and forgets names without customers.
 func (a *ACME) tidy(now time.Time) error {
-	a.state.sweep(now)
-	err := a.look()
+	err := a.look(now)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	writes, old := 0, now.Add(-unused)

@@ -307,6 +307,15 @@ func (s *state) load(p pair) (cert *tls.Certificate, r record, bad map[string]er
 	return cert, r, bad
 }
 
+// changed is when a file last came or went.
+func (s *state) changed() (time.Time, error) {
+	info, err := os.Stat(s.path("names"))
+	if err != nil {
+		return time.Time{}, err
+	}
+	return info.ModTime(), nil
+}
+
 // stamp tells whether a pair's files changed: sizes and times of both.
 type stamp struct {
 	certSize, recordSize int64
