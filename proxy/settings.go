@@ -30,7 +30,8 @@ type Settings struct {
 	PerAddress  int // per IPv4 address or IPv6 /64; 0: no bound
 
 	// Certificate chooses by the client's hello and what the name in it stands
-	// for; nil, nil sends the alert unrecognized_name.
+	// for; nil, nil sends the alert unrecognized_name. It may wait as long as the
+	// hello's context lasts. A session that is resumed asks for none.
 	Certificate func(hello *tls.ClientHelloInfo, name ServerName) (*tls.Certificate, error)
 
 	// Tickets is whose EncryptTicket and DecryptTicket make session tickets; nil:

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/crypto/cryptobyte"
+
 	"mailreeve/policy"
 )
 
@@ -51,7 +53,7 @@ type ways struct {
 	hello    *tls.Config
 	standard *tls.Config // TLS 1.2 and 1.3, suites with forward secrecy (RFC 9325)
 	modern   *tls.Config // AEAD alone, where policy refuses the rest
-	old      *tls.Config // TLS 1.0 and what comes with it; nil without OldTLS
+	old      *tls.Config // TLS 1.0 and what comes with it, but signatures by SHA-1 alone in TLS 1.2, which Go has for the whole program or not; nil without OldTLS
 	nameless *tls.Config // whatever is shaken hands for, it ends with the alert unrecognized_name
 }
 
@@ -123,11 +125,13 @@ type handshake struct {
 	session  *session
 	name     ServerName
 	newest   uint16   // TLS version that the client offers; 0: none that is known, or no hello came
-	suites   []uint16 // that the client offers, where it can do nothing better than old TLS
+	suites   []uint16 // that the client offers
+	weak     bool     // it can do nothing better than old TLS
 	protocol []string // application protocols that it offers, none of which is ours
 	served   bool     // by old TLS
 	refused  bool     // policy refuses the name
 	nameless bool     // the alert unrecognized_name was sent
+	dotted   bool     // the name ended with a dot, by which no hello was heard
 }
 
 // handshakeKey is where the context of a hello has its handshake.
@@ -141,19 +145,11 @@ func shaking(hello *tls.ClientHelloInfo) *handshake {
 // chooses the way to go on.
 func (h *handshake) choose(hello *tls.ClientHelloInfo, w *ways) *tls.Config {
 	s := h.session
-	sni := hostName(hello.ServerName)
-	h.name = s.settings.classify(s.listener, sni)
-	s.brand = h.name.Brand
-	s.learn(policy.Brand, s.brand.Name)
-	s.learn(policy.Host, h.name.Host)
-	if h.name.Host == policy.Absent {
-		sni = policy.Absent
-	}
-	s.learn(policy.SNI, sni)
-
+	h.called(hello.ServerName)
 	if len(hello.SupportedVersions) > 0 {
 		h.newest = slices.Max(hello.SupportedVersions)
 	}
+	h.suites = hello.CipherSuites
 	if alpn := s.listener.Front.ALPN; alpn != "" && len(hello.SupportedProtos) > 0 && !slices.Contains(hello.SupportedProtos, alpn) {
 		h.protocol = hello.SupportedProtos
 	}
@@ -185,7 +181,7 @@ func (h *handshake) choose(hello *tls.ClientHelloInfo, w *ways) *tls.Config {
 	if capable(hello, good.CipherSuites) {
 		return good
 	}
-	h.suites = hello.CipherSuites
+	h.weak = true
 	if refused {
 		// Nothing is agreed on, but this is what it was refused for.
 		s.learn(policy.CipherClass, policy.LegacyCiphers)
@@ -197,6 +193,20 @@ func (h *handshake) choose(hello *tls.ClientHelloInfo, w *ways) *tls.Config {
 	}
 	h.served = true
 	return w.old
+}
+
+// called makes known what a server name stands for.
+func (h *handshake) called(name string) {
+	s := h.session
+	sni := hostName(name)
+	h.name = s.settings.classify(s.listener, sni)
+	if h.name.Host == policy.Absent {
+		sni = policy.Absent
+	}
+	s.brand = h.name.Brand
+	s.learn(policy.Brand, s.brand.Name)
+	s.learn(policy.Host, h.name.Host)
+	s.learn(policy.SNI, sni)
 }
 
 // capable reports whether a client that has no TLS 1.3 can do TLS 1.2 with one of the suites.
@@ -250,6 +260,7 @@ func (s *session) handshake(entry string) *Ending {
 	defer cancel()
 	raw := s.wire.raw()
 	raw.beginWatch()
+	first := raw.ahead
 	conn := tls.Server(raw, s.listener.tls.hello)
 	err := conn.HandshakeContext(ctx)
 	if err != nil {
@@ -257,6 +268,10 @@ func (s *session) handshake(entry string) *Ending {
 			err = os.ErrDeadlineExceeded // whatever that did to the connection, or to whom it kept waiting
 		} else if last, ok := raw.lastAlert(); ok && !isAlert(err) {
 			err = alertError(last)
+		}
+		if name := dottedName(first); h.newest == 0 && name != "" {
+			h.dotted = true
+			h.called(name)
 		}
 		return h.failed(err)
 	}
@@ -309,8 +324,11 @@ func (h *handshake) failed(err error) *Ending {
 	case h.protocol != nil:
 		e.Reason, e.Sentence = OtherProtocol, fmt.Sprintf("the client wants another application protocol, %s: alert no_application_protocol",
 			CleanText(strings.Join(h.protocol, ", ")))
-	case h.suites != nil && h.newest != 0:
-		e.Sentence = fmt.Sprintf("%s; the client offers %s at most, with %s", CleanText(err.Error()), tls.VersionName(h.newest), suiteNames(h.suites))
+	case h.newest != 0 && (h.weak || strings.Contains(err.Error(), "cipher suite")):
+		what, _, _ := strings.Cut(err.Error(), ";") // crypto/tls goes on with numbers
+		e.Sentence = fmt.Sprintf("%s; the client offers %s at most, with %s", CleanText(what), tls.VersionName(h.newest), suiteNames(h.suites))
+	case h.dotted:
+		e.Sentence = "the server name in the hello ends with a dot, against RFC 6066 section 3: alert decode_error"
 	default:
 		e.Sentence = CleanText(err.Error())
 	}
@@ -329,22 +347,59 @@ func (h *handshake) asked() string {
 	return fmt.Sprintf("the server name %s (%s)", sni, h.name.Host)
 }
 
-// suiteNames lists suites for a person. The first few are those that a client
-// would like best.
+// suiteNames lists suites for a person: of those that have a name here, the few
+// that the client would like best.
 func suiteNames(ids []uint16) string {
 	const most = 3
 	var names []string
+	more := 0
 	for _, id := range ids {
-		if id == tls.TLS_FALLBACK_SCSV || id == 0x00ff || id&0x0f0f == 0x0a0a {
-			continue // signals (RFC 7507, RFC 5746) and grease (RFC 8701), no suites
+		name := tls.CipherSuiteName(id)
+		switch {
+		case id == tls.TLS_FALLBACK_SCSV || id == 0x00ff || id&0x0f0f == 0x0a0a:
+			// signals (RFC 7507, RFC 5746) and grease (RFC 8701), no suites
+		case len(names) < most && !strings.HasPrefix(name, "0x"):
+			names = append(names, name)
+		default:
+			more++
 		}
-		names = append(names, tls.CipherSuiteName(id))
 	}
-	text := strings.Join(names[:min(most, len(names))], ", ")
-	if more := len(names) - most; more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
+	switch text := strings.Join(names, ", "); {
+	case text == "":
+		return "no suite that is known here"
+	case more > 0:
+		return fmt.Sprintf("%s and %d more", text, more)
+	default:
+		return text
 	}
-	return cmp.Or(text, "no suite")
+}
+
+// dottedName returns the server name of a ClientHello in one record that ends
+// with a dot, or "". crypto/tls ends such a handshake before anybody hears of
+// it; to serve it is impossible, since both ends sign what was said.
+func dottedName(first []byte) string {
+	s := cryptobyte.String(first)
+	var record, hello, skipped, extensions cryptobyte.String
+	if !s.Skip(3) || !s.ReadUint16LengthPrefixed(&record) || !record.Skip(1) || !record.ReadUint24LengthPrefixed(&hello) ||
+		!hello.Skip(2+32) || !hello.ReadUint8LengthPrefixed(&skipped) || !hello.ReadUint16LengthPrefixed(&skipped) ||
+		!hello.ReadUint8LengthPrefixed(&skipped) || !hello.ReadUint16LengthPrefixed(&extensions) {
+		return "" // RFC 8446 section 4.1.2
+	}
+	for !extensions.Empty() {
+		var kind uint16
+		var data, names, name cryptobyte.String
+		if !extensions.ReadUint16(&kind) || !extensions.ReadUint16LengthPrefixed(&data) {
+			return ""
+		}
+		if kind != 0 {
+			continue
+		}
+		if !data.ReadUint16LengthPrefixed(&names) || !names.Skip(1) || !names.ReadUint16LengthPrefixed(&name) || !strings.HasSuffix(string(name), ".") {
+			return "" // RFC 6066 section 3
+		}
+		return hostName(string(name))
+	}
+	return ""
 }
 
 // remoteError is the Op by which crypto/tls says that the peer sent an alert.

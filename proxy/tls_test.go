@@ -227,6 +227,25 @@ func TestOldTLSIsTheListenersOwn(t *testing.T) {
 	})
 }
 
+// TestEnvironmentHasNoSay: what Go lets an environment switch on stays off.
+func TestEnvironmentHasNoSay(t *testing.T) {
+	t.Setenv("GODEBUG", "tls10server=1,tlsrsakex=1,tls3des=1")
+	rsaLeaf()
+	bubble(t, func(t *testing.T) {
+		r := newRig(t)
+		r.settings.Certificate = bothKinds
+		for _, client := range []*tls.Config{
+			{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11},
+			{MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{tls.TLS_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA}},
+		} {
+			if c := r.dial("implicit"); c.shake(client) == nil {
+				t.Errorf("a handshake by %s", tls.CipherSuiteName(c.conn.(*tls.Conn).ConnectionState().CipherSuite))
+			}
+			r.wantEnd("PT", "handshake_failed")
+		}
+	})
+}
+
 func TestOldTLSDenied(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t)
@@ -639,15 +658,56 @@ func TestSuiteNames(t *testing.T) {
 		ids  []uint16
 		want string
 	}{
-		{nil, "no suite"},
-		{[]uint16{0x0a0a, 0x00ff, tls.TLS_FALLBACK_SCSV, 0xfafa}, "no suite"},
+		{nil, "no suite that is known here"},
+		{[]uint16{0x0a0a, 0x00ff, tls.TLS_FALLBACK_SCSV, 0xfafa, 0x0039}, "no suite that is known here"},
 		{[]uint16{0x00ff, tls.TLS_RSA_WITH_RC4_128_SHA}, "TLS_RSA_WITH_RC4_128_SHA"},
-		{[]uint16{0x0033, 0x0039, 0x0016, 0x0035, 0x000a}, "0x0033, 0x0039, 0x0016 and 2 more"},
+		{[]uint16{0x0033, 0x0035, 0x0039, 0x000a, 0x0016, 0x0005, 0x002f}, "TLS_RSA_WITH_AES_256_CBC_SHA, TLS_RSA_WITH_3DES_EDE_CBC_SHA, TLS_RSA_WITH_RC4_128_SHA and 4 more"},
 	} {
 		if got := suiteNames(test.ids); got != test.want {
 			t.Errorf("%v: %q", test.ids, got)
 		}
 	}
+}
+
+// dot puts a dot behind the server name of a hello, by way of a name that has
+// another last byte.
+func dot(t *testing.T) []byte {
+	t.Helper()
+	hello := []byte(helloOf(t, &tls.Config{ServerName: "mail.old.examplex"}))
+	at := bytes.Index(hello, []byte("mail.old.examplex"))
+	hello[at+len("mail.old.example")] = '.'
+	return hello
+}
+
+// TestNameWithADot: crypto/tls ends the handshake before it tells the name; the
+// event has it all the same.
+func TestNameWithADot(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t)
+		c := r.dial("implicit")
+		c.send(string(dot(t)))
+		go io.Copy(io.Discard, c.conn)
+		synctest.Wait()
+		c.close()
+		e := r.wantEnd("PT", "handshake_failed")
+		if e.SNI != "mail.old.example" || e.Host != "legacy" || e.Action != "deny" ||
+			e.Sentence != "the TLS handshake failed: the server name in the hello ends with a dot, against RFC 6066 section 3: alert decode_error" {
+			t.Errorf("%+v", e)
+		}
+	})
+}
+
+func FuzzDottedName(f *testing.F) {
+	f.Add([]byte{})
+	f.Add([]byte("\x16\x03\x01\x00\x05hello"))
+	f.Add([]byte("\x16\x03\x01\x00\x3d\x01\x00\x00\x39\x03\x03" + strings.Repeat("r", 32) + "\x00\x00\x02\x13\x01\x01\x00" +
+		"\x00\x0e\x00\x00\x00\x0a\x00\x08\x00\x00\x05a.bc."))
+	f.Fuzz(func(t *testing.T, first []byte) {
+		name := dottedName(first)
+		if name != hostName(name) || name != "" && !bytes.Contains(bytes.ToLower(first), []byte(name+".")) {
+			t.Errorf("%q", name)
+		}
+	})
 }
 
 func TestLastAlert(t *testing.T) {
