@@ -221,6 +221,7 @@ func TestACMERenewal(t *testing.T) {
 func TestACMEAlternates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newFakeCA(t)
+		ca.life = 20 * 24 * time.Hour
 		ca.refuse = func(kind, _ string) error {
 			if kind == http01 {
 				return errors.New("connection refused\x1b[31m on port\n80")
@@ -243,7 +244,7 @@ func TestACMEAlternates(t *testing.T) {
 		if got := ca.list(); !slices.Equal(got, []string{"imap.example.org ECDSA tls-alpn-01"}) || n.only(t).Error != "" {
 			t.Errorf("%q, %+v", got, n.only(t))
 		}
-		pass(65 * 24 * time.Hour) // what worked is what the renewal begins with
+		pass(15 * 24 * time.Hour) // what worked is what the renewal begins with
 		if got := ca.list(); len(got) != 2 || ca.orderCount() != 3 {
 			t.Errorf("%q in %d orders", got, ca.orderCount())
 		}
@@ -458,24 +459,25 @@ func only(path string, res *http.Response) func(*http.Request) (*http.Response, 
 func TestACMERenewalFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca := newFakeCA(t)
+		ca.life = 30 * 24 * time.Hour
 		n := startNode(t, ca, t.TempDir(), ecdsaOnly, "imap.example.org")
 		pass(time.Second)
 		leaf := n.get("imap.example.org")
 		ca.set(func() {
 			ca.hook = func(*http.Request) (*http.Response, error) { return nil, errors.New("no route to host") }
 		})
-		pass(70 * 24 * time.Hour)
+		pass(22 * 24 * time.Hour)
 		if got := n.get("imap.example.org"); got == nil || !got.Equal(leaf) {
 			t.Fatal("the old certificate is gone")
 		}
 		if s := n.only(t); s.Failures == 0 || s.Trouble(time.Now()) != nil || strings.Contains(n.messages(), "error: ") {
-			t.Errorf("with weeks to go: %+v\n%s", s, n.messages())
+			t.Errorf("with a week to go: %+v\n%s", s, n.messages())
 		}
-		pass(14 * 24 * time.Hour)
+		pass(4 * 24 * time.Hour)
 		if s := n.only(t); s.Trouble(time.Now()) == nil || !strings.Contains(n.messages(), "error: no new certificate, and the old one ends soon") {
 			t.Errorf("with days to go: %+v", s)
 		}
-		pass(10 * 24 * time.Hour)
+		pass(5 * 24 * time.Hour)
 		if got := n.get("imap.example.org"); got == nil || !got.Equal(leaf) {
 			t.Error("expired is no reason to serve nothing")
 		}
@@ -807,13 +809,14 @@ func TestACMEDemand(t *testing.T) {
 func TestACMEUnused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ca, dir := newFakeCA(t), t.TempDir()
+		ca.life = 48 * 24 * time.Hour // renewed after 32 days or a little later
 		n := startNode(t, ca, dir, ecdsaOnly)
 		used, idle := n.kind("used.customer.example", ECDSA, Listed), n.kind("idle.customer.example", ECDSA, Listed)
 		if used == nil || idle == nil {
 			t.Fatal(n.messages())
 		}
-		for i := range 100 {
-			if i == 50 { // the days of use outlive a restart
+		for i := range 60 {
+			if i == 30 { // the days of use outlive a restart
 				n.stop()
 				n = startNode(t, ca, dir, ecdsaOnly)
 			}
@@ -828,7 +831,7 @@ func TestACMEUnused(t *testing.T) {
 			t.Errorf("%v", got)
 		}
 		// In the end, nothing is left.
-		pass(200 * 24 * time.Hour)
+		pass(85 * 24 * time.Hour)
 		if files, _ := filepath.Glob(n.state.path("names", "*")); len(files) > 0 || len(n.Status()) > 0 || n.get("used.customer.example") != nil {
 			t.Errorf("%q are left, %+v", files, n.Status())
 		}
