@@ -48,12 +48,14 @@ var (
 )
 
 // ways are the configurations of a listener. A handshake begins with the first
-// and goes on with the one that is chosen when the hello was heard.
+// and goes on with the one that is chosen when the hello was heard. Beyond all
+// of them are clients of TLS 1.2 that know SHA-1 signatures alone and no RSA key
+// exchange: Go has those for the whole program or not at all.
 type ways struct {
 	hello    *tls.Config
 	standard *tls.Config // TLS 1.2 and 1.3, suites with forward secrecy (RFC 9325)
 	modern   *tls.Config // AEAD alone, where policy refuses the rest
-	old      *tls.Config // TLS 1.0 and what comes with it, but signatures by SHA-1 alone in TLS 1.2, which Go has for the whole program or not; nil without OldTLS
+	old      *tls.Config // TLS 1.0 and what comes with it; nil without OldTLS
 	nameless *tls.Config // whatever is shaken hands for, it ends with the alert unrecognized_name
 }
 
@@ -161,7 +163,8 @@ func (h *handshake) choose(hello *tls.ClientHelloInfo, w *ways) *tls.Config {
 		mildest, _ := s.settings.Policy.Bounds(&facts, now)
 		return mildest.Action == policy.Refuse
 	}
-	if refuses(facts) {
+	hopeless := refuses(facts) // whatever TLS it does
+	if hopeless {
 		without := facts
 		without.Forget(policy.SNI, policy.Host)
 		if h.refused = !refuses(without); h.refused {
@@ -174,7 +177,7 @@ func (h *handshake) choose(hello *tls.ClientHelloInfo, w *ways) *tls.Config {
 	}
 	facts.Set(policy.CipherClass, policy.LegacyCiphers)
 	facts.Set(policy.TLS, versionFact(cmp.Or(h.newest, tls.VersionTLS10)))
-	good, refused := w.standard, refuses(facts)
+	good, refused := w.standard, !hopeless && refuses(facts)
 	if refused {
 		good = w.modern
 	}
@@ -188,7 +191,7 @@ func (h *handshake) choose(hello *tls.ClientHelloInfo, w *ways) *tls.Config {
 		s.learn(policy.TLS, facts.Get(policy.TLS))
 		s.decided = now
 	}
-	if w.old == nil || refused {
+	if w.old == nil || refused || hopeless {
 		return good // which sends the alert that says why
 	}
 	h.served = true

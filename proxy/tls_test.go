@@ -348,12 +348,18 @@ func TestNamesRefused(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			r := newRig(t)
 			r.settings.Policy = does(t, policy.LegacyHostname, policy.Refuse, policy.Term{Fact: policy.Entry, Values: []string{policy.EntryStartTLS}})
+			r.settings.Listeners[1].OldTLS = true
 			c := r.dial("implicit")
-			if err := c.shake(&tls.Config{ServerName: "mail.old.example"}); err != nil {
+			if err := c.shake(&tls.Config{ServerName: "mail.old.example", MaxVersion: tls.VersionTLS12,
+				CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}}); err != nil {
 				t.Error(err) // it is told in the dialogue
 			}
 			c.close()
-			r.event()
+			r.wantEnd("CD", "client_closed")
+			if c := r.dial("implicit"); c.shake(&tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}) == nil {
+				t.Error("old TLS for whom policy refuses anyway")
+			}
+			r.wantEnd("PT", "handshake_failed")
 		})
 	})
 }
