@@ -1,14 +1,46 @@
-// Package certs chooses the certificate for each handshake.
+// Package certs has the certificates, chooses one for each handshake, and has the keys of
+// session tickets.
 //
-// A [Store] holds certificates read from PEM files, RSA, ECDSA or Ed25519, any number for
-// one name. Its [Store.Get] is asked in every handshake: of the certificates for the name
-// that the client sent it gives one that this client can use. A client that sends no name,
-// or one that no certificate is for (an IP address, a name without a dot, an old host
-// name), gets what the caller's fallback name would get. A Store never changes: to reload,
-// load another one and swap the pointer, so that bad files leave the old store in force.
+// A [Keeper] is what handshakes ask. It has certificates of three sources:
 //
-// An [Authority] signs certificates on the spot, for the demo and for tests. There is no
-// ACME (RFC 8555) yet.
+//   - files that the configuration names, each a [Pair];
+//   - a folder, in which certbot, Kubernetes or a person put them (folder.go);
+//   - an [Issuer] for names that no file is for: [ACME], which orders and renews them.
+//
+// Files and folder are watched. What the Keeper has of them at one moment is a [Store], which
+// never changes: RSA, ECDSA or Ed25519, any number for one name. A handshake reads one atomic
+// pointer to it and waits for no lock and no disk; only a name whose own certificate may be
+// ordered there and then can make its client wait, some seconds (see [Own]).
+//
+// A client that sends no name, or one that no certificate is for (an address, a name without
+// a dot, an old host name), gets what the caller's fallback name would get. What a name means,
+// and whether it is refused, is decided elsewhere. RSA certificates are for clients that cannot
+// do ECDSA; a client of TLS 1.3 alone, or with X25519 alone, is none of these.
+//
+// What was good stays in force until something better is there: a file that is broken, has
+// another's key or the wrong dates, an authority that is down, a full disk or a damaged state
+// never take a certificate away from customers. Each is told in the log once, with its cure,
+// and stands in a [Status] until it is mended; [Status.Trouble] is when it must be loud.
+//
+// [Tickets] has the keys of session tickets in a file, so that sessions are resumed after a
+// restart and at other nodes.
+//
+// An [Authority] signs certificates on the spot, for the demo and for tests.
+//
+// # Where to read
+//
+//	keeper.go     which certificate a handshake gets; watching; what the log is told
+//	certs.go      Store: certificates by name and kind of key
+//	files.go      reading a pair of PEM files, and what can be wrong with it
+//	folder.go     the forms of a folder
+//	status.go     Issuer, Status, and the thresholds of trouble
+//	acme.go       what to order and when: renewal, back-off, budget
+//	order.go      one order, and the checks of what it brings
+//	challenge.go  answers to http-01 and tls-alpn-01
+//	lookup.go     the question whether a name is one of ours
+//	state.go      the directory that nodes may share
+//	tickets.go    session ticket keys
+//	authority.go  Authority
 //
 // # Standards
 //
@@ -18,15 +50,44 @@
 // without the final dot; on the wire and in certificates they are ASCII (RFC 6066 section
 // 3, RFC 5280 section 7.2), so there is no Unicode form to fold.
 //
+// Before TLS 1.3 a client's list of groups also says which curves a certificate may have
+// (RFC 8422 section 5.1.1), after it no more (RFC 8446 section 4.2.7).
+//
+// ACME is RFC 8555 with external account binding (section 7.3.4), the challenges http-01
+// (section 8.3) and tls-alpn-01 (RFC 8737). Not done: dns-01 (section 8.4) and so wildcards,
+// which ask for rights in the DNS; addresses (RFC 8738), as no customer is told one; renewal
+// information (RFC 9773), which the library does not speak.
+//
+// Session tickets are those of RFC 5077 and of RFC 8446 section 4.6.1, in crypto/tls' form.
+//
 // # Roads not taken
+//
+// autocert.Manager, of the library whose ACME client we use, is made for a web site. It has
+// no place to learn from why a renewal failed or when it is tried again, and support asks
+// just that. It begins to renew with the first handshake for a name, not with the start. A
+// handshake without a name, with an address or a name without a dot fails in it, and mail
+// programs send all three. It takes a client of TLS 1.3 alone for one without ECDSA. It has no
+// deadline but five minutes, no back-off that survives a restart, no budget, no lock between
+// nodes, and it keeps a private key for years. Nearly each could be helped from outside; all
+// of the help together was longer than doing it.
+//
+// certmagic does all this, with a store, solvers, OCSP and DNS providers that we would have
+// to read and follow. It is the way out should wildcards be needed: [Issuer] is what it would
+// have to be.
+//
+// One certificate with all names saves orders. But one customer's name that no longer leads
+// here would then hold up the renewal of all, and each client could read who the others are.
 //
 // tls.Config.Certificates chooses by name as well, but a client without a name gets the
 // first certificate whatever its listener, and GetCertificate is then not called for it, so
 // nothing could choose for it.
 //
-// An expired certificate does not fail [Load]: for a mail program that already runs, it is
-// no worse than none, and a proxy that refuses to restart is worse than both. [Info.Check]
-// judges dates, for those who want to.
+// inotify instead of looking every few seconds: see pollEvery.
+//
+// An expired certificate does not fail [Load] or [Keeper.Set]: for a mail program that
+// already runs, it is no worse than none, and a proxy that refuses to restart is worse than
+// both. [Info.Check] judges dates, for those who want to. Once a valid one is in force, it is
+// not replaced by one that is not.
 package certs
 
 import (

@@ -26,6 +26,30 @@ import (
 // maxEntries bounds what is looked at every few seconds: 10,000 certificates with their keys.
 const maxEntries = 20_000
 
+// Folder finds the certificates of a folder that a [Keeper] would use, whatever their dates.
+// There is an [*Error] in bad for each one that cannot be used, and err is one if the folder
+// itself cannot.
+func Folder(dir string) (good []Pair, bad []error, err error) {
+	pairs, err := listFolder(dir)
+	for _, p := range pairs {
+		if _, err := p.found(); err == nil {
+			good = append(good, p)
+		} else if !p.bystander() {
+			bad = append(bad, err)
+		}
+	}
+	return good, bad, err
+}
+
+// found loads a pair that nobody has named, so that the cure must be another.
+func (p Pair) found() (*entry, error) {
+	e, err := p.load()
+	if bad := new(Error); p.Key == "" && errors.As(err, &bad) && bad.Message == noKey {
+		bad.Cure = "put it into the file, or beside it into one of the same name that ends in .key"
+	}
+	return e, err
+}
+
 // listFolder finds the pairs of a folder, sorted.
 func listFolder(folder string) ([]Pair, error) {
 	files, dirs, err := listDir(folder, maxEntries)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -105,6 +106,14 @@ func TestFolderForms(t *testing.T) {
 	}
 	lines.expect("bad.pem: it is not in PEM form", "keyless.crt: there is no private key in it; put it into the file, or beside it",
 		"two lines.pem: it is not in PEM form", "info certificates are loaded certificates=6")
+
+	good, bad, err := certs.Folder(dir)
+	if len(good) != 6 || len(bad) != 3 || err != nil {
+		t.Errorf("Folder: %v, %v, %v", good, bad, err)
+	}
+	if _, _, err := certs.Folder(at("none")); err == nil || !strings.Contains(err.Error(), "the folder cannot be read") {
+		t.Error(err)
+	}
 }
 
 // One certificate of certbot or of Kubernetes may be the folder itself.

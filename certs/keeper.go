@@ -108,7 +108,7 @@ type held struct {
 	source string         // "file" or "folder"
 	seen   [2]fs.FileInfo // both files, just before they were last read
 	entry  *entry         // in force; nil if there is none yet
-	read   time.Time      // when the entry was
+	made   time.Time      // when the entry's file was written
 	gone   int            // how often in a row the files were not in the folder, to 2
 	failing
 }
@@ -222,13 +222,14 @@ func (k *Keeper) look(p Pair, source string, always bool) (*held, error) {
 	if old != nil && !always && old.err == nil && old.gone == 0 && same(h.seen[0], old.seen[0]) && same(h.seen[1], old.seen[1]) {
 		return h, nil
 	}
-	e, err := p.load()
+	load := p.load
+	if source == "folder" {
+		load = p.found
+	}
+	e, err := load()
 	if err != nil {
 		if h.entry == nil && source == "folder" && p.bystander() {
 			return h, nil
-		}
-		if bad := new(Error); source == "folder" && p.Key == "" && errors.As(err, &bad) && bad.Message == noKey {
-			bad.Cure = "put it into the file, or beside it into one of the same name that ends in .key"
 		}
 		h.note(err)
 		return h, err
@@ -242,7 +243,10 @@ func (k *Keeper) look(p Pair, source string, always bool) (*held, error) {
 	}
 	h.note(nil)
 	if h.entry == nil || !h.entry.equal(e) {
-		h.entry, h.read = e, now
+		h.entry, h.made = e, now
+		if h.seen[0] != nil {
+			h.made = h.seen[0].ModTime()
+		}
 	}
 	return h, nil
 }
@@ -537,7 +541,7 @@ func (h *held) status(canonical map[string]bool) []Status {
 	leaf := h.entry.tls.Leaf
 	s := Status{
 		Source: h.source, File: h.pair.Cert, KeyType: h.entry.info.KeyType, Issuer: leaf.Issuer.CommonName,
-		NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Renewed: h.read, Failures: h.times,
+		NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Renewed: h.made, Failures: h.times,
 	}
 	if s.Issuer == "" && len(leaf.Issuer.Organization) > 0 {
 		s.Issuer = leaf.Issuer.Organization[0]

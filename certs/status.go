@@ -51,7 +51,7 @@ type Status struct {
 	Issuer    string    // common name of the authority that signed it, cleaned
 	NotBefore time.Time // both zero: there is no certificate
 	NotAfter  time.Time
-	Renewed   time.Time // when it last came, or was last read
+	Renewed   time.Time // when it was issued to us, or its file was written
 	Tried     time.Time // when an order was last tried
 	Next      time.Time // when the next one is due
 	Error     string    // why the last attempt failed, or why a new file is not used, cleaned; empty if all is well
