@@ -56,7 +56,7 @@ type ways struct {
 	standard *tls.Config // TLS 1.2 and 1.3, suites with forward secrecy (RFC 9325)
 	modern   *tls.Config // AEAD alone, where policy refuses the rest
 	old      *tls.Config // TLS 1.0 and what comes with it; nil without OldTLS
-	nameless *tls.Config // whatever is shaken hands for, it ends with the alert unrecognized_name
+	nameless *tls.Config // every handshake ends with the alert unrecognized_name
 }
 
 // newWays prepares a listener's configurations. A client that names application
@@ -72,9 +72,9 @@ func newWays(l *Listener, tickets *tls.Config) *ways {
 	if l.Front.ALPN != "" {
 		base.NextProtos = []string{l.Front.ALPN}
 	}
-	kind := func(name string, oldest uint16, suites ...[]uint16) *tls.Config {
+	kind := func(name string, from uint16, suites ...[]uint16) *tls.Config {
 		c := base.Clone()
-		c.MinVersion, c.CipherSuites = oldest, slices.Concat(suites...)
+		c.MinVersion, c.CipherSuites = from, slices.Concat(suites...)
 		bindTickets(c, tickets, "mailreeve "+l.Front.Name+" "+name+" ")
 		return c
 	}
