@@ -15,7 +15,7 @@
 // A client that sends no name, or one that no certificate is for (an address, a name without
 // a dot, an old host name), gets what the caller's fallback name would get. What a name means,
 // and whether it is refused, is decided elsewhere. RSA certificates are for clients that cannot
-// do ECDSA; a client of TLS 1.3 alone, or with X25519 alone, is none of these.
+// do ECDSA; one of TLS 1.3 alone can, whatever else its hello leaves out.
 //
 // What was good stays in force until something better is there: a file that is broken, has
 // another's key or the wrong dates, an authority that is down, a full disk or a damaged state

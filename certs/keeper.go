@@ -72,7 +72,9 @@ type Keeper struct {
 	log     *zap.Logger
 	inForce atomic.Pointer[view] // all that a handshake looks at
 
-	mu      sync.Mutex // held while files are read, never in a handshake
+	reading sync.Mutex // held while files are read
+
+	mu      sync.Mutex // guards the following; whoever changes it holds reading as well
 	sources Sources
 	held    map[Pair]*held
 	folder  failing // why the folder could not be listed
@@ -124,8 +126,8 @@ func NewKeeper(log *zap.Logger) *Keeper {
 // one of Files cannot be used, or the folder cannot be listed, nothing changes, and the
 // error joins one [*Error] for each.
 func (k *Keeper) Set(s Sources) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.reading.Lock()
+	defer k.reading.Unlock()
 	s.Files, s.Names = slices.Clone(s.Files), slices.Clone(s.Names)
 	for i, name := range s.Names {
 		s.Names[i] = Fold(name)
@@ -139,16 +141,18 @@ func (k *Keeper) Set(s Sources) error {
 	if failed != nil {
 		return errors.Join(failed...)
 	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	first := k.held == nil
 	k.sources, k.folder = s, folder
 	k.adopt(next, first, 1)
-	k.told = map[string]report{}
+	clear(k.told)
 	return nil
 }
 
 // Watch looks at files and folder again and again until ctx ends, and logs what changes,
 // and daily what is in trouble. A network file system that hangs holds up a Set with it, but
-// no handshake.
+// neither a handshake nor Status.
 func (k *Keeper) Watch(ctx context.Context) {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
@@ -169,18 +173,20 @@ func (k *Keeper) Watch(ctx context.Context) {
 
 // poll reads what has changed.
 func (k *Keeper) poll() {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	k.reading.Lock()
+	defer k.reading.Unlock()
 	next := map[Pair]*held{}
 	var failed []error // each is noted in its pair as well
 	folder, err := k.read(k.sources, false, next, &failed)
-	k.folder = folder
 	for pair, old := range k.held {
 		if next[pair] == nil && old.source == "folder" && err != nil {
 			next[pair] = old // the folder cannot be listed: nothing is known to be gone
 		}
 	}
 	k.keepLast(next)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.folder = folder
 	k.adopt(next, false, patience)
 }
 
@@ -413,8 +419,8 @@ func some(names []string) string {
 // (none, an address, a word without a dot) gets what fallback would get.
 //
 // RSA is for clients that cannot do ECDSA, and for names that have nothing else. An own
-// certificate out of date goes before the valid one of fallback: the name is what programs
-// can be told to put up with least.
+// certificate out of date goes before the valid one of fallback, which has another
+// name: a renewal mends the one and nothing the other.
 //
 // Without any certificate the error is [ErrNone] or [ErrNotYet]. Only own beyond [Keep] may
 // wait, as [Issuer] says.
