@@ -190,11 +190,19 @@ func (k *kept) closeSockets() {
 	k.sockets = nil
 }
 
+// acme is an ACME client, which [certs.ACME] is.
+type acme interface {
+	certs.Issuer
+	Run(context.Context)
+	HTTP01(token string) (keyAuth string, ok bool)
+	ALPN(*tls.ClientHelloInfo) (*tls.Certificate, error)
+}
+
 // issuer orders certificates. While one that takes over from another has nothing for a
 // name, what the former had stays in force.
 type issuer struct {
-	*certs.ACME
-	former *certs.ACME
+	acme
+	former acme   // nil: there was none
 	made   string // of which configuration
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -210,7 +218,7 @@ func (i *issuer) orNil() certs.Issuer {
 
 // Certificate asks the former where there is nothing yet, as far as it need not order.
 func (i *issuer) Certificate(ctx context.Context, name string, kind certs.KeyType, own certs.Own) (*tls.Certificate, error) {
-	c, err := i.ACME.Certificate(ctx, name, kind, own)
+	c, err := i.acme.Certificate(ctx, name, kind, own)
 	if c == nil && i.former != nil {
 		if c, _ := i.former.Certificate(ctx, name, kind, certs.Keep); c != nil {
 			return c, nil
@@ -233,9 +241,9 @@ func (k *kept) nextIssuer(c *config.Config) (*issuer, error) {
 	if err != nil {
 		return nil, stateHint(err)
 	}
-	n := &issuer{ACME: a, made: made, done: make(chan struct{})}
+	n := &issuer{acme: a, made: made, done: make(chan struct{})}
 	if k.issuer != nil {
-		n.former = k.issuer.ACME
+		n.former = k.issuer.acme
 	}
 	return n, nil
 }

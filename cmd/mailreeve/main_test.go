@@ -64,6 +64,7 @@ func TestScripts(t *testing.T) {
 			"ports":       scriptPorts,
 			"greeting":    scriptGreeting,
 			"mode":        scriptMode,
+			"says":        scriptSays,
 			"serves":      scriptServes,
 		},
 	})
@@ -180,6 +181,17 @@ func scriptMode(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("%s has mode %04o", file, got)
 		}
 	}
+}
+
+// says FILE TEXT: waits until the text stands in the file.
+func scriptSays(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(until(func() error {
+		text, err := os.ReadFile(ts.MkAbs(args[0]))
+		if err == nil && !strings.Contains(string(text), args[1]) {
+			err = fmt.Errorf("%s does not say %q", args[0], args[1])
+		}
+		return err
+	}))
 }
 
 // serves PORT...: waits until something listens on each port of 127.0.0.1.

@@ -20,7 +20,6 @@ import (
 	"time"
 
 	"mailreeve/config"
-	"mailreeve/proxy"
 )
 
 // Bounds of a probe: it is somebody waiting at a terminal.
@@ -148,7 +147,7 @@ func askDirectory(ctx context.Context, a *config.ACME) (terms string, err error)
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("it answers %s; is that the address of its directory?", proxy.CleanText(response.Status))
+		return "", fmt.Errorf("it answers %s; is that the address of its directory?", printable(response.Status))
 	}
 	var directory struct {
 		NewOrder string
@@ -166,7 +165,7 @@ func askDirectory(ctx context.Context, a *config.ACME) (terms string, err error)
 	if directory.Meta.TermsOfService == "" {
 		return "; it names no terms of service", nil
 	}
-	return "; its terms of service: " + proxy.CleanText(directory.Meta.TermsOfService), nil
+	return "; its terms of service: " + printable(directory.Meta.TermsOfService), nil
 }
 
 // askLookup asks for a name that nobody can have (RFC 6761 section 6.4).

@@ -82,6 +82,22 @@ func (d *daemonized) run(also *screen) error {
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, os.Interrupt)
 	defer signal.Stop(signals)
 
+	defer d.close()
+	if err := d.start(also); err != nil {
+		return err
+	}
+	if also != nil {
+		also.ready()
+	}
+	daemon.SdNotify(false, daemon.SdNotifyReady)
+	d.serve(signals)
+	daemon.SdNotify(false, daemon.SdNotifyStopping)
+	d.drain(signals)
+	return nil
+}
+
+// start opens everything. Whatever comes of it, close ends what it began.
+func (d *daemonized) start(also *screen) error {
 	c, problems, err := load(d.path, lenient)
 	if err != nil {
 		return err
@@ -93,12 +109,10 @@ func (d *daemonized) run(also *screen) error {
 	if d.events, err = events.Open(c.Events.File, c.Events.Keep); err != nil {
 		return withHint(err, "events.file in %s says where it goes: a file that the program's user may write", d.path)
 	}
-	defer d.events.Close()
 	d.engine = &proxy.Engine{Log: d.log}
 	if d.kept, err = newKept(c, d.log, d.engine.Sessions); err != nil {
 		return err
 	}
-	defer d.kept.end()
 	d.engine.Events = recorders{d.events, d.kept.metrics, also}
 	s, err := d.apply(c)
 	if err != nil {
@@ -106,14 +120,17 @@ func (d *daemonized) run(also *screen) error {
 	}
 	d.log.Info("policy in force", zap.Stringer("policy", s.Policy))
 	d.warnOfFiles(s)
-	if also != nil {
-		also.ready()
-	}
-	daemon.SdNotify(false, daemon.SdNotifyReady)
-	d.serve(signals)
-	daemon.SdNotify(false, daemon.SdNotifyStopping)
-	d.drain(signals)
 	return nil
+}
+
+// close ends what runs in the background, when there are no sessions any more.
+func (d *daemonized) close() {
+	if d.kept != nil {
+		d.kept.end()
+	}
+	if d.events != nil {
+		d.events.Close()
+	}
 }
 
 // serve does what signals say until one of them ends it, and looks after the
@@ -255,7 +272,7 @@ func (l *lists) changed(c *config.Config) bool {
 // rereadLists puts changed lists of old names in force, and nothing else of the
 // configuration, whatever its file says by now.
 func (d *daemonized) rereadLists() {
-	for _, p := range d.config.Check(time.Time{}) {
+	for _, p := range forgiven(d.config, d.config.Check(time.Time{})) {
 		if p.File != d.path {
 			d.log.Warn(p.String())
 		}
