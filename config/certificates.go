@@ -48,12 +48,17 @@ func (k *checker) certificates(at time.Time) {
 			k.keyMode(key, f)
 		}
 	}
+	whole := len(good) == len(k.Certificates.Files)
+	if k.Certificates.Folder != "" {
+		found, ok := k.folder(good, at)
+		good, whole = append(good, found...), whole && ok
+	}
 	store, err := certs.Load(good)
 	if err != nil {
 		k.fail("certificates", err.Error(), "leave the files alone while they are checked")
 		return
 	}
-	if len(good) < len(k.Certificates.Files) {
+	if !whole {
 		return // what is not covered is told better when all can be loaded
 	}
 	k.canonicals(func(key string, host Host) {
@@ -66,6 +71,57 @@ func (k *checker) certificates(at time.Time) {
 		}
 		k.certifiable(key, host)
 	})
+}
+
+// folder looks at the folder's certificates, and returns those that can be used and are not
+// among the files. What is wrong there prevents nothing: others write into it.
+func (k *checker) folder(files []certs.Pair, at time.Time) (good []certs.Pair, ok bool) {
+	const key = "certificates.folder"
+	pairs, bad, err := certs.Folder(k.Certificates.Folder)
+	if err != nil {
+		k.foul(key, err, k.fail)
+		return nil, false
+	}
+	told := 0
+	tell := func(err error) {
+		if told++; told <= mostTold {
+			k.foul(key, err, k.warn)
+		}
+	}
+	for _, err := range bad {
+		tell(err)
+	}
+	for _, p := range pairs {
+		store, err := certs.Load([]certs.Pair{p})
+		switch {
+		case slices.Contains(files, p):
+			continue
+		case err != nil:
+			tell(err)
+			continue
+		}
+		good = append(good, p)
+		switch info := store.List()[0]; {
+		case at.IsZero():
+		case info.Check(at) != nil:
+			tell(info.Check(at))
+		case info.ExpiresSoon(at):
+			tell(&certs.Error{File: p.Cert, Message: "it expires on " + info.NotAfter.UTC().Format(time.DateOnly), Cure: "renew it"})
+		}
+	}
+	if told > mostTold {
+		k.warn(key, fmt.Sprintf("%d more of its files are not as they should be", told-mostTold), "is it the right folder?")
+	}
+	return good, true
+}
+
+// foul records what package certs says of a file.
+func (k *checker) foul(key string, err error, record func(key, message, cure string)) {
+	if bad := new(certs.Error); errors.As(err, &bad) {
+		record(key, bad.File+": "+bad.Problem(), bad.Cure)
+		return
+	}
+	record(key, err.Error(), "")
 }
 
 // canonicals calls for each canonical name once.

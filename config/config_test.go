@@ -169,8 +169,21 @@ func fixtures(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, mode := range map[string]fs.FileMode{"state": 0o700, "open.state": 0o750} {
-		if err := errors.Join(os.Mkdir(filepath.Join(dir, name), 0o700), os.Chmod(filepath.Join(dir, name), mode)); err != nil {
+	for name, mode := range map[string]fs.FileMode{"state": 0o700, "open.state": 0o750, "folder/live": 0o700, "rotten": 0o700, "empty": 0o700} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(path, 0o700), os.Chmod(path, mode)); err != nil { // whatever the umask is
+			t.Fatal(err)
+		}
+	}
+	for from, to := range map[string][]string{
+		"mail.pem": {"folder/live/fullchain.pem", "rotten/b.pem"}, "mail.key": {"folder/live/privkey.pem"}, "other.key": {"rotten/b.key"},
+		"ca.pem": {"folder/ca.pem"}, "expired.pem": {"rotten/c.crt"}, "expired.key": {"rotten/c.key"},
+	} {
+		data, err := os.ReadFile(filepath.Join(dir, from))
+		for _, name := range to {
+			err = errors.Join(err, os.WriteFile(filepath.Join(dir, name), data, 0o600))
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
