@@ -41,9 +41,9 @@ func OpenSSL(t testing.TB, e Endpoint, protocol Protocol, caFile string, args ..
 	conn := programConn{stdin, out, cmd}
 	t.Cleanup(func() { conn.Close() })
 	k := &Talk{t: t, host: e.Host, conn: conn, in: bufio.NewReader(out)}
-	said := k.Expect(`^Verify return code: |^no peer certificate`) // either comes once the handshake is over
+	said := k.Expect(`^ *Verify return code: |^no peer certificate`) // either comes once the handshake is over
 	block, _ := pem.Decode([]byte(said[max(strings.Index(said, "-----BEGIN"), 0):]))
-	verify := regexp.MustCompile(`(?m)^Verify return code: (.*?)\r?$`).FindStringSubmatch(said)
+	verify := regexp.MustCompile(`(?m)^ *Verify return code: (.*?)\r?$`).FindStringSubmatch(said)
 	if block == nil || verify == nil {
 		t.Fatalf("no handshake:\n%s", said)
 	}
