@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -103,7 +102,7 @@ type ACME struct {
 	registering chan struct{} // holds one while an order sees to the account
 	wake        chan struct{} // holds one when Run shall look what is due
 
-	served atomic.Pointer[map[pair]*served] // what handshakes see; replaced as a whole
+	served atomic.Pointer[map[pair]served] // what handshakes see; replaced as a whole
 
 	changed [2]time.Time // of the directory, at the last looks; only Run uses it
 	scanned time.Time    // when files were looked at last; only Run uses it
@@ -118,7 +117,7 @@ var _ Issuer = (*ACME)(nil)
 // served is a certificate in use.
 type served struct {
 	cert *tls.Certificate
-	used atomic.Int64 // day of the last handshake, in days since 1970
+	used *atomic.Int64 // of the item
 }
 
 // item is a certificate that is there or should be.
@@ -127,6 +126,7 @@ type item struct {
 	record
 	canonical bool
 	cert      *tls.Certificate // nil: none yet
+	used      atomic.Int64     // day of the last handshake, in days since 1970; zero: none in this process
 	unsaved   bool             // cert is not in the directory, which is tried again
 	stamp     stamp            // of the files as they were read last
 	busy      bool             // an order is under way
@@ -157,10 +157,10 @@ func NewACME(c ACMEConfig) (*ACME, error) {
 		t.TLSClientConfig = &tls.Config{RootCAs: c.Roots, MinVersion: tls.VersionTLS12}
 		a.transport = t
 	}
-	if a.lookup, err = newLookup(c.Lookup, asks); err != nil {
+	if a.lookup, err = newLookup(c.Lookup, asks, a.log); err != nil {
 		return nil, err
 	}
-	a.served.Store(&map[pair]*served{})
+	a.publish()
 	if err := a.look(clock()); err != nil {
 		return nil, fmt.Errorf("reading the state of ACME: %w; let the program's user read it", err)
 	}
@@ -176,21 +176,21 @@ func NewACME(c ACMEConfig) (*ACME, error) {
 func (a *ACME) Certificate(ctx context.Context, name string, kind KeyType, own Own) (*tls.Certificate, error) {
 	p := pair{Fold(name), kind}
 	now := time.Now()
-	s := (*a.served.Load())[p]
-	if s != nil && own != Never {
+	s, ok := (*a.served.Load())[p]
+	if own == Never {
+		return nil, nil
+	}
+	if ok {
 		if today := day(now); s.used.Load() != today {
 			s.used.Store(today)
 		}
-		if now.Before(s.cert.Leaf.NotAfter) || own == Keep {
+		if own == Keep || now.Before(s.cert.Leaf.NotAfter) {
 			return s.cert, nil
 		}
 	}
-	if (own == Listed || own == Confirmed) && validName(p.name) && (kind == ECDSA || kind == RSA && a.c.RSA) {
+	if own != Keep && validName(p.name) && (kind == ECDSA || kind == RSA && a.c.RSA) {
 		a.ask(ctx, p, own == Confirmed)
 		s = (*a.served.Load())[p]
-	}
-	if s == nil || own == Never {
-		return nil, nil
 	}
 	return s.cert, nil
 }
@@ -221,18 +221,19 @@ func (a *ACME) want(p pair, confirmed bool) <-chan struct{} {
 	now := clock()
 	e := a.items[p]
 	if e == nil {
-		if now.Before(a.spent) {
+		if !a.afford(now) {
 			return nil // whoever asks for many names shall not have us read the directory each time
 		}
 		e = &item{pair: p}
 		if a.reread(e); e.cert != nil || !e.Tried.IsZero() {
 			a.items[p] = e
+			a.publish()
 		}
 	}
 	switch {
 	case e.ended != nil:
 		return e.ended
-	case e.cert != nil && now.Before(e.cert.Leaf.NotAfter), now.Before(e.Next):
+	case e.cert != nil && now.Before(e.cert.Leaf.NotAfter), e.wait(now) > 0:
 		return nil
 	case !e.canonical && !a.afford(now):
 		return nil
@@ -250,12 +251,12 @@ func (a *ACME) want(p pair, confirmed bool) <-chan struct{} {
 // afford says whether the budget allows one more order. It is counted from the records, which
 // outlive a restart and which other nodes write as well.
 func (a *ACME) afford(now time.Time) bool {
-	if now.Before(a.spent) {
+	if left := a.spent.Sub(now); left > 0 && left <= budgetTime {
 		return false
 	}
 	count, first := 0, now
 	for _, e := range a.items {
-		if e.Asked.After(now.Add(-budgetTime)) {
+		if gone := now.Sub(e.Asked); gone >= 0 && gone < budgetTime { // clocks are set back, at times
 			count++
 			if e.Asked.Before(first) {
 				first = e.Asked
@@ -381,7 +382,7 @@ func (a *ACME) due(now time.Time) (*item, time.Time) {
 		switch {
 		case busy[p.name]:
 		case !e.canonical && e.ended == nil && (e.cert == nil || now.Sub(e.Used) > unused):
-		case e.Next.After(now):
+		case e.wait(now) > 0:
 			if e.Next.Before(next) {
 				next = e.Next
 			}
@@ -393,6 +394,15 @@ func (a *ACME) due(now time.Time) (*item, time.Time) {
 		best.busy = true
 	}
 	return best, next
+}
+
+// wait is how long the pair is not to be tried.
+func (e *item) wait(now time.Time) time.Duration {
+	wait := e.Next.Sub(now)
+	if e.Failures > 0 && wait > 2*maxRetryAfter {
+		return 0 // the clock was wrong when that was written
+	}
+	return wait
 }
 
 // urgency ranks what is due.
@@ -414,8 +424,9 @@ func (a *ACME) order(ctx context.Context, e *item) {
 	if errors.Is(err, fs.ErrExist) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		a.reread(e)
-		if e.busy = false; e.fresh(clock()) {
+		e.busy = false
+		if a.reread(e); e.fresh(clock()) {
+			a.publish()
 			e.end()
 		} else {
 			e.Next = clock().Add(leasePause)
@@ -427,9 +438,11 @@ func (a *ACME) order(ctx context.Context, e *item) {
 	} // else the disk is full, say: one certificate too many is better than none
 
 	a.mu.Lock()
+	tried := e.Tried
 	a.reread(e)
 	now := clock()
-	if e.fresh(now) {
+	if e.fresh(now) || e.Tried.After(tried) && e.wait(now) > 0 { // another node had it, or failed just now
+		a.publish()
 		e.busy = false
 		e.end()
 		a.mu.Unlock()
@@ -438,14 +451,14 @@ func (a *ACME) order(ctx context.Context, e *item) {
 	before, lookup := e.record, e.Lookup
 	kinds := a.challenges(e.record)
 	// Written before the order: a process that dies in it must not begin anew at once.
-	e.failed(now, 0, "the order was begun and did not end")
+	e.failed(now, 0, "an order is under way, or was cut off")
 	e.Tried = now
 	_ = a.state.writeRecord(e.pair, e.record) // what follows writes again, and complains
 	a.mu.Unlock()
 
 	var cert *tls.Certificate
 	var challenge string
-	if lookup && a.c.Lookup != "" && a.lookup.ask(ctx, e.name) == notOurs {
+	if lookup && a.lookup.ask(ctx, e.name) == notOurs {
 		err = &orderError{text: "the lookup says that the name is not ours any more"}
 	} else {
 		ctx, cancel := context.WithTimeout(ctx, orderTime)
@@ -460,9 +473,9 @@ func (a *ACME) order(ctx context.Context, e *item) {
 	switch renewed := e.cert != nil; {
 	case err == nil:
 		e.record = record{Tried: before.Tried, Renewed: now, Challenge: cmp.Or(challenge, before.Challenge), Lookup: before.Lookup}
-		e.Tried, e.unsaved = now, true
-		a.adopt(e, cert)
-		e.plan(now)
+		e.Tried, e.cert, e.unsaved = now, cert, true
+		e.plan()
+		a.publish()
 		fields := append(e.fields(), zap.Time("until", cert.Leaf.NotAfter), zap.String("issuer", cleaned(cert.Leaf.Issuer.CommonName, 100)))
 		if renewed {
 			a.log.Info("certificate renewed", fields...)
@@ -554,27 +567,19 @@ func (e *item) end() {
 	}
 }
 
-// adopt puts a certificate in force. The caller holds mu.
-func (a *ACME) adopt(e *item, cert *tls.Certificate) {
-	e.cert = cert
-	now := &served{cert: cert}
-	if old := (*a.served.Load())[e.pair]; old != nil {
-		now.used.Store(old.used.Load())
-	} else {
-		now.used.Store(day(e.Used))
+// publish shows handshakes what there is. The caller holds mu, or is alone.
+func (a *ACME) publish() {
+	next := make(map[pair]served, len(a.items))
+	for p, e := range a.items {
+		if e.cert != nil {
+			next[p] = served{e.cert, &e.used}
+		}
 	}
-	a.publish(func(all map[pair]*served) { all[e.pair] = now })
-}
-
-// publish changes what handshakes see. The caller holds mu.
-func (a *ACME) publish(change func(map[pair]*served)) {
-	next := maps.Clone(*a.served.Load())
-	change(next)
 	a.served.Store(&next)
 }
 
 // reread takes in what the directory holds of a pair: another node may have renewed it. A
-// corrupt file is moved aside. The caller holds mu.
+// corrupt file is moved aside. The caller holds mu, and publishes.
 func (a *ACME) reread(e *item) {
 	cert, r, bad := a.state.load(e.pair)
 	for path, err := range bad {
@@ -593,20 +598,16 @@ func (a *ACME) reread(e *item) {
 		if e.cert != nil {
 			a.log.Info("certificate renewed by another node", append(e.fields(), zap.Time("until", cert.Leaf.NotAfter))...)
 		}
-		a.adopt(e, cert)
-		e.unsaved = false
+		e.cert, e.unsaved = cert, false
 	}
-	e.plan(clock())
+	e.plan()
 }
 
-// plan sets when a pair is due. The caller holds mu.
-func (e *item) plan(now time.Time) {
+// plan sets when a pair is due that has not failed. The caller holds mu.
+func (e *item) plan() {
 	switch {
-	case e.Failures > 0: // by the back-off; unless a clock was wrong when that was written
-		if e.Next.After(now.Add(2 * maxRetryAfter)) {
-			e.Next = now
-		}
-	case e.cert == nil:
+	case e.Failures > 0:
+	case e.cert == nil: // somebody removed it
 		e.Next = time.Time{}
 	default:
 		at := renewAt(e.cert.Leaf)
@@ -659,6 +660,7 @@ func (a *ACME) look(now time.Time) error {
 			a.reread(e)
 		}
 	}
+	a.publish()
 	return nil
 }
 
@@ -670,27 +672,19 @@ func (a *ACME) tidy(now time.Time) error {
 	defer a.mu.Unlock()
 	writes, old := 0, now.Add(-unused)
 	for p, e := range a.items {
-		s := (*a.served.Load())[p]
-		today := s != nil && s.used.Load() > day(e.Used)
-		if (today || e.unsaved) && !e.busy && writes < maxWrites {
-			if today {
-				e.Used = time.Unix(s.used.Load()*24*60*60, 0).UTC()
-			}
+		used := time.Unix(e.used.Load()*24*60*60, 0).UTC()
+		if (used.After(e.Used) || e.unsaved) && !e.busy && writes < maxWrites {
+			e.Used = later(e.Used, used)
 			writes++
 			err = errors.Join(err, a.save(e))
 		}
 		if !e.canonical && !e.busy && e.ended == nil && e.Used.Before(old) && e.Tried.Before(old) &&
 			(e.cert == nil || e.cert.Leaf.NotAfter.Before(old)) {
-			a.forget(e)
+			delete(a.items, p)
+			a.publish()
+			_ = os.Remove(a.state.cert(p)) // else it comes back and is forgotten again
+			_ = os.Remove(a.state.record(p))
 		}
 	}
 	return err
-}
-
-// forget drops a name that nobody uses, and its files.
-func (a *ACME) forget(e *item) {
-	delete(a.items, e.pair)
-	_ = os.Remove(a.state.cert(e.pair)) // else it comes back and is forgotten again
-	_ = os.Remove(a.state.record(e.pair))
-	a.publish(func(all map[pair]*served) { delete(all, e.pair) })
 }

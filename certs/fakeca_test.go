@@ -61,14 +61,14 @@ type fakeAccount struct {
 }
 
 type fakeOrder struct {
-	account          int
-	name             string
-	token            string
-	status, authz    string
-	kind             string // of the challenge
-	problem          string
-	cert             []byte
-	created, retired time.Time
+	account       int
+	name          string
+	token         string
+	status, authz string
+	kind          string // of the challenge
+	problem       string
+	cert          []byte
+	created       time.Time
 }
 
 const fakeDirectory = "https://ca.example.test/directory"

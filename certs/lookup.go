@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"sync"
 	"time"
+
+	"go.uber.org/zap"
 )
 
 // The lookup is asked while a handshake waits, and strangers choose the names: so answers are
@@ -20,6 +22,7 @@ const (
 	lookupTrouble = time.Minute
 	lookupMemory  = 4096 // names, some 200 bytes each
 	lookupAtOnce  = 16
+	lookupTold    = 10 * time.Minute // how often the log says that there is no answer
 )
 
 // verdict is what a lookup said of a name.
@@ -35,9 +38,11 @@ const (
 type lookup struct {
 	url    *url.URL
 	client *http.Client
+	log    *zap.Logger
 	asking chan struct{} // holds one for each question under way
 
 	mu     sync.Mutex               // guards the following
+	told   time.Time                // when trouble was logged last
 	byName map[string]*list.Element // of *looked
 	recent list.List                // the last used first
 }
@@ -50,13 +55,13 @@ type looked struct {
 	done    chan struct{} // closed when the answer is there
 }
 
-// newLookup makes a lookup at an URL; an empty one confirms nothing.
-func newLookup(at string, transport http.RoundTripper) (*lookup, error) {
+// newLookup makes a lookup at a URL; an empty one confirms nothing.
+func newLookup(at string, transport http.RoundTripper, log *zap.Logger) (*lookup, error) {
 	u, err := url.Parse(at)
 	if err != nil || at != "" && u.Host == "" {
 		return nil, errors.New("the lookup is no URL; name one as https://customers.example.org/mail-name")
 	}
-	return &lookup{url: u, asking: make(chan struct{}, lookupAtOnce), byName: map[string]*list.Element{},
+	return &lookup{url: u, log: log, asking: make(chan struct{}, lookupAtOnce), byName: map[string]*list.Element{},
 		client: &http.Client{Transport: transport, Timeout: lookupTime,
 			// A redirect, to a login page say, confirms nothing.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}, nil
@@ -65,7 +70,7 @@ func newLookup(at string, transport http.RoundTripper) (*lookup, error) {
 // ask tells what is known of the name, or asks. Handshakes with one name ask once.
 func (l *lookup) ask(ctx context.Context, name string) verdict {
 	if l.url.Host == "" {
-		return trouble
+		return notOurs
 	}
 	l.mu.Lock()
 	for e := l.byName[name]; e != nil; e = l.byName[name] {
@@ -128,6 +133,10 @@ func (l *lookup) get(ctx context.Context, name string) (verdict, time.Duration) 
 	if ctx.Err() != nil {
 		return trouble, 0 // the client left, which says nothing of the name
 	} else if err != nil {
+		if layer := new(url.Error); errors.As(err, &layer) {
+			err = layer.Err // without the URL, which may hold a key
+		}
+		l.tell(err.Error())
 		return trouble, lookupTrouble
 	}
 	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 4<<10)) // so that the connection serves again
@@ -138,5 +147,17 @@ func (l *lookup) get(ctx context.Context, name string) (verdict, time.Duration) 
 	case http.StatusNotFound, http.StatusForbidden:
 		return notOurs, lookupNo
 	}
+	l.tell(res.Status)
 	return trouble, lookupTrouble
+}
+
+// tell logs trouble, now and then.
+func (l *lookup) tell(why string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now := time.Now(); now.Sub(l.told) >= lookupTold {
+		l.told = now
+		l.log.Warn("the lookup neither confirms nor denies a name; such names get no certificate meanwhile; 200 is yes, 404 and 403 are no",
+			zap.String("answer", cleaned(why, maxError)))
+	}
 }

@@ -10,6 +10,10 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 // customers is a lookup service without sockets.
@@ -60,7 +64,8 @@ func TestLookup(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := &customers{serve: test.serve}
-				l, err := newLookup("https://customers.example.test/name?key=1&name=x", c)
+				core, logs := observer.New(zapcore.DebugLevel)
+				l, err := newLookup("https://customers.example.test/name?key=1&name=x", c, zap.New(core))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -94,6 +99,14 @@ func TestLookup(t *testing.T) {
 				if c.count() != 2 {
 					t.Errorf("asked %d times", c.count())
 				}
+				if told := logs.Len(); told > 1 || (told == 1) != (test.want == trouble) {
+					t.Errorf("%d lines are logged", told)
+				}
+				for _, line := range logs.All() {
+					if text := fmt.Sprint(line.ContextMap()); strings.Contains(text, "key=1") {
+						t.Errorf("logged: %s", text)
+					}
+				}
 			})
 		})
 	}
@@ -103,7 +116,7 @@ func TestLookup(t *testing.T) {
 func TestLookupBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &customers{serve: always(404)}
-		l, err := newLookup("https://customers.example.test/", c)
+		l, err := newLookup("https://customers.example.test/", c, zap.NewNop())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -144,7 +157,7 @@ func TestLookupBounds(t *testing.T) {
 			t.Error("the next one suffers")
 		}
 	})
-	if _, err := newLookup("customers", nil); err == nil {
+	if _, err := newLookup("customers", nil, nil); err == nil {
 		t.Error("no URL")
 	}
 }
