@@ -54,14 +54,11 @@ that has expired, or one that is in its last days and was not renewed.`,
 			if err != nil {
 				return fileHint(err, path)
 			}
-			list, bad, err := statuses(conf)
-			if err != nil {
-				return certsHint(err, path)
-			}
+			list, bad := statuses(conf)
 			now := time.Now()
 			if asJSON {
 				err = printJSON(c.OutOrStdout(), list, now)
-			} else {
+			} else if len(list) > 0 || bad == nil {
 				printTable(c.OutOrStdout(), list, now)
 			}
 			if err != nil {
@@ -75,14 +72,6 @@ that has expired, or one that is in its last days and was not renewed.`,
 	return c
 }
 
-// certsHint says what to do about certificates that cannot be looked at.
-func certsHint(err error, path string) error {
-	if errors.Is(err, fs.ErrPermission) {
-		return withHint(err, "state is for the program's user and root alone: `sudo mailreeve certs list -c %s`", shellWord(path))
-	}
-	return err
-}
-
 // troubled is the error that the list ends with, where something is wrong.
 func troubled(list []certs.Status, bad []error, now time.Time, path string) error {
 	n, ours := 0, false
@@ -93,9 +82,11 @@ func troubled(list []certs.Status, bad []error, now time.Time, path string) erro
 		}
 	}
 	var err error
-	switch {
-	case len(bad) > 0:
-		return withHint(errors.Join(bad...), "`mailreeve check -c %s` checks the rest too", shellWord(path))
+	switch unreadable := errors.Join(bad...); {
+	case errors.Is(unreadable, fs.ErrPermission):
+		return withHint(unreadable, "keys are for the program's user and root alone: `sudo mailreeve certs list -c %s`", shellWord(path))
+	case unreadable != nil:
+		return withHint(unreadable, "`mailreeve check -c %s` checks the rest too", shellWord(path))
 	case n > 0:
 		err = fmt.Errorf("%s in trouble", count(n, "certificate"))
 	}
@@ -106,8 +97,8 @@ func troubled(list []certs.Status, bad []error, now time.Time, path string) erro
 }
 
 // statuses tells of all certificates of a configuration, by name and kind of key.
-// Files that cannot be used are left out, with the reason in bad.
-func statuses(c *config.Config) (list []certs.Status, bad []error, err error) {
+// What cannot be read is left out, with the reason in bad.
+func statuses(c *config.Config) (list []certs.Status, bad []error) {
 	keeper, bad := readFiles(sources(c, nil))
 	acme := c.Certificates.ACME
 	var ordered []string // names that no file is for
@@ -131,14 +122,14 @@ func statuses(c *config.Config) (list []certs.Status, bad []error, err error) {
 	if acme != nil {
 		issued, err := certs.ReadStatus(acmeDir(c), ordered, acme.RSA)
 		if err != nil {
-			return nil, nil, err
+			bad = append(bad, err)
 		}
 		list = append(list, issued...)
 	}
 	slices.SortStableFunc(list, func(a, b certs.Status) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.KeyType, b.KeyType))
 	})
-	return list, bad, nil
+	return list, bad
 }
 
 // readFiles reads what files and folder have. What cannot be read is left out.

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"io/fs"
 	"net/netip"
-	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -55,11 +57,16 @@ pop.example.org     -        -       -                -  -                -  -
 	}
 }
 
-// A state that only the program's user may read is answered with what to type.
+// What only the program's user may read is answered with what to type.
 func TestUnreadableState(t *testing.T) {
-	err := certsHint(&fs.PathError{Op: "open", Path: "state", Err: os.ErrPermission}, "m.yaml")
-	if h, ok := err.(*hinted); !ok || h.hint != "state is for the program's user and root alone: `sudo mailreeve certs list -c m.yaml`" {
-		t.Errorf("got %v", err)
+	state := fmt.Errorf("reading the state of ACME: %w", &fs.PathError{Op: "open", Path: "state", Err: syscall.EACCES})
+	file := &certs.Error{File: "mail.key", Message: "it cannot be read", Err: syscall.EACCES, Cure: "let the program's user read it"}
+	for _, bad := range [][]error{{state}, {errors.New("another"), file}} {
+		var h *hinted
+		if err := troubled(nil, bad, time.Now(), "m.yaml"); !errors.As(err, &h) ||
+			h.hint != "keys are for the program's user and root alone: `sudo mailreeve certs list -c m.yaml`" {
+			t.Errorf("%v: got %v", bad, err)
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -312,13 +313,27 @@ func (n *change) listen() error {
 		l, err := net.Listen("tcp", a.String())
 		if err != nil {
 			n.closeFresh()
-			return listenHint(&proxy.ListenError{Listener: key, Address: a.String(), Err: err})
+			err = &proxy.ListenError{Listener: key, Address: a.String(), Err: err}
+			if own := n.kept.ownPort(a.Port); own != "" && errors.Is(err, syscall.EADDRINUSE) {
+				return withHint(err, "this program has the port itself, for %s: restart it, or choose another port", own)
+			}
+			return listenHint(err)
 		}
 		s := &socket{Listener: l, key: key, address: a.String(), done: make(chan struct{})}
 		n.sockets[key] = s
 		n.fresh = append(n.fresh, s)
 	}
 	return nil
+}
+
+// ownPort is the key of the socket that has a port now; empty if none of these has.
+func (k *kept) ownPort(port int) string {
+	for key, s := range k.sockets {
+		if at, ok := s.Addr().(*net.TCPAddr); ok && at.Port == port {
+			return key
+		}
+	}
+	return ""
 }
 
 func (n *change) closeFresh() {

@@ -143,6 +143,10 @@ func TestKept(t *testing.T) {
 	if line := r.now("'127.0.0.1:0', protocol", "'"+busy.Addr().String()+"', protocol"); !strings.Contains(line, "not in force") {
 		t.Error(line)
 	}
+	own := plain.Addr().(*net.TCPAddr).Port
+	if line := r.now("http: '127.0.0.1:0'", fmt.Sprintf("http: ':%d'", own)); !strings.Contains(line, "this program has the port itself, for web.http: restart it") {
+		t.Error(line)
+	}
 	text := strings.NewReplacer("'127.0.0.1:0', protocol", "'"+busy.Addr().String()+"', protocol", "http: '127.0.0.1:0'", fmt.Sprintf("http: '127.0.0.1:%d'", ports[0]),
 		"accept_terms: true", "accept_terms: true, rsa: false").Replace(ordering)
 	r.write("mailreeve.yaml", text)

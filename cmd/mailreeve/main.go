@@ -73,7 +73,8 @@ The exit code is 0 when all is well, 1 after an error, 2 after a wrong command l
 		Example: `  mailreeve demo                              try it, on this machine alone
   mailreeve config example > mailreeve.yaml   begin a configuration
   mailreeve check -c mailreeve.yaml --probe   check it, and ask your servers what they offer
-  mailreeve run -c mailreeve.yaml             run it`,
+  mailreeve run -c mailreeve.yaml             run it
+  mailreeve certs list -c mailreeve.yaml      see its certificates, and how long they last`,
 		Version:       versionOf(),
 		SilenceErrors: true, SilenceUsage: true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},

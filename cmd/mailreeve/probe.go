@@ -86,10 +86,7 @@ func probeCertificates(ctx context.Context, out io.Writer, c *config.Config) (ba
 		bad++
 		fmt.Fprintf(out, format+"\n", args...)
 	}
-	list, unreadable, err := statuses(c)
-	if err != nil {
-		problem("certificates: %v", err)
-	}
+	list, unreadable := statuses(c)
 	for _, err := range unreadable {
 		problem("certificates: %v", err)
 	}
