@@ -549,6 +549,22 @@ func TestACMENodes(t *testing.T) {
 	})
 }
 
+// TestACMENodesFail lets three nodes fail together: the authority counts what all of them do.
+func TestACMENodesFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, dir := newFakeCA(t), t.TempDir()
+		ca.refuse = func(string, string) error { return errors.New("no such host") }
+		ca.slow = func(_ *http.Request, wait func(time.Duration)) { wait(time.Second) }
+		for range 3 {
+			startNode(t, ca, dir, ecdsaOnly, "imap.example.org")
+		}
+		pass(time.Hour)
+		if got := ca.orderCount(); got < 4 || got > 5 { // at 0, 1, 6 and 21 minutes
+			t.Errorf("%d orders in an hour", got)
+		}
+	})
+}
+
 // TestACMELease has a lease that somebody died with.
 func TestACMELease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -834,6 +850,36 @@ func TestACMEUnused(t *testing.T) {
 		pass(85 * 24 * time.Hour)
 		if files, _ := filepath.Glob(n.state.path("names", "*")); len(files) > 0 || len(n.Status()) > 0 || n.get("used.customer.example") != nil {
 			t.Errorf("%q are left, %+v", files, n.Status())
+		}
+	})
+}
+
+// TestACMEHandshakes asks as handshakes do while certificates are renewed.
+func TestACMEHandshakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := newFakeCA(t)
+		ca.life = time.Minute
+		n := startNode(t, ca, t.TempDir(), ecdsaOnly, "imap.example.org", "pop.example.org")
+		pass(time.Second)
+		var hands sync.WaitGroup
+		for range 4 {
+			hands.Go(func() {
+				for range 500 {
+					if n.get("imap.example.org") == nil || n.get("pop.example.org") == nil {
+						t.Error("no certificate")
+					}
+					n.Status()
+					time.Sleep(time.Second)
+				}
+			})
+		}
+		hands.Wait()
+		if allocs := testing.AllocsPerRun(100, func() {
+			if c, err := n.Certificate(context.Background(), "imap.example.org", ECDSA, Keep); c == nil || err != nil {
+				t.Error(err)
+			}
+		}); allocs > 0 {
+			t.Errorf("%v allocations for a handshake", allocs)
 		}
 	})
 }
