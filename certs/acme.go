@@ -421,86 +421,87 @@ func (e *item) urgency() int {
 func (a *ACME) order(ctx context.Context, e *item) {
 	defer a.kick()
 	release, err := a.state.lease(e.name, clock(), leaseTime)
-	if errors.Is(err, fs.ErrExist) {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		e.busy = false
-		if a.reread(e); e.fresh(clock()) {
-			a.publish()
-			e.end()
-		} else {
-			e.Next = clock().Add(leasePause)
-		}
-		return
-	}
 	if err == nil {
 		defer release()
-	} // else the disk is full, say: one certificate too many is better than none
+	} // if it fails because the disk is full, say, one certificate too many is better than none
+	before, ok := a.begin(e, errors.Is(err, fs.ErrExist))
+	if !ok {
+		return
+	}
+	var cert *tls.Certificate
+	if before.Lookup && a.lookup.ask(ctx, e.name) == notOurs {
+		err = &orderError{text: "the lookup says that the name is not ours any more"}
+	} else {
+		timed, cancel := context.WithTimeout(ctx, orderTime)
+		var proof string
+		cert, proof, err = a.obtain(timed, e.pair, a.challenges(before))
+		before.Challenge = cmp.Or(proof, before.Challenge)
+		cancel()
+	}
+	a.finish(e, before, cert, err, ctx.Err() != nil)
+}
 
+// begin says whether an order is to be made, and gives the record as it was before. Another node
+// may be about it, or done with it.
+func (a *ACME) begin(e *item, leased bool) (before record, ok bool) {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	tried := e.Tried
 	a.reread(e)
 	now := clock()
-	if e.fresh(now) || e.Tried.After(tried) && e.wait(now) > 0 { // another node had it, or failed just now
+	switch {
+	case e.fresh(now), !leased && e.Tried.After(tried) && e.wait(now) > 0: // it had it, or failed just now
 		a.publish()
 		e.busy = false
 		e.end()
-		a.mu.Unlock()
-		return
+		return record{}, false
+	case leased:
+		e.busy = false
+		e.Next = now.Add(leasePause)
+		return record{}, false
 	}
-	before, lookup := e.record, e.Lookup
-	kinds := a.challenges(e.record)
+	e.Lookup = e.Lookup && !e.canonical
+	before = e.record
 	// Written before the order: a process that dies in it must not begin anew at once.
 	e.failed(now, 0, "an order is under way, or was cut off")
-	e.Tried = now
-	_ = a.state.writeRecord(e.pair, e.record) // what follows writes again, and complains
-	a.mu.Unlock()
+	_ = a.state.writeRecord(e.pair, e.record) // finish writes again, and complains
+	return before, true
+}
 
-	var cert *tls.Certificate
-	var challenge string
-	if lookup && a.lookup.ask(ctx, e.name) == notOurs {
-		err = &orderError{text: "the lookup says that the name is not ours any more"}
-	} else {
-		ctx, cancel := context.WithTimeout(ctx, orderTime)
-		cert, challenge, err = a.obtain(ctx, e.pair, kinds)
-		cancel()
-	}
-
+// finish writes down how an order went. One that was given up, since the program ends, leaves
+// the record as it was.
+func (a *ACME) finish(e *item, before record, cert *tls.Certificate, err error, givenUp bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	now = clock()
-	used, asked := e.Used, e.Asked
-	switch renewed := e.cert != nil; {
+	now := clock()
+	first := e.cert == nil
+	before.merge(record{Used: e.Used, Asked: e.Asked}) // handshakes went on
+	e.record = before
+	switch {
 	case err == nil:
-		e.record = record{Tried: before.Tried, Renewed: now, Challenge: cmp.Or(challenge, before.Challenge), Lookup: before.Lookup}
-		e.Tried, e.cert, e.unsaved = now, cert, true
+		e.cert, e.unsaved = cert, true
+		e.Tried, e.Renewed, e.Failures, e.Error = now, now, 0, ""
 		e.plan()
 		a.publish()
-		fields := append(e.fields(), zap.Time("until", cert.Leaf.NotAfter), zap.String("issuer", cleaned(cert.Leaf.Issuer.CommonName, 100)))
-		if renewed {
-			a.log.Info("certificate renewed", fields...)
-		} else {
-			a.log.Info("certificate issued", fields...)
+		message := "certificate renewed"
+		if first {
+			message = "certificate issued"
 		}
-	case ctx.Err() != nil: // the program ends: that was no failure
-		e.record = before
-	default:
-		e.record = before
-		e.Tried = now
+		a.log.Info(message, append(e.fields(), zap.Time("until", cert.Leaf.NotAfter),
+			zap.String("issuer", cleaned(cert.Leaf.Issuer.CommonName, 100)))...)
+	case !givenUp:
 		e.failed(now, retryAfter(err), err.Error())
-		fields := append(e.fields(), zap.String("error", e.Error), zap.Int("failures", e.Failures), zap.Time("next", e.Next))
+		log, message := a.log.Warn, "no new certificate"
 		if e.loud(now) {
-			a.log.Error("no new certificate, and the old one ends soon or is not there", fields...)
-		} else {
-			a.log.Warn("no new certificate", fields...)
+			log, message = a.log.Error, "no new certificate, and the old one ends soon or is not there"
 		}
+		log(message, append(e.fields(), zap.String("error", e.Error), zap.Int("failures", e.Failures), zap.Time("next", e.Next))...)
 	}
-	e.Used, e.Asked = later(e.Used, used), later(e.Asked, asked)
-	e.busy = false
 	if err := a.save(e); err != nil {
 		a.log.Error("the state of a certificate is kept in memory only; make room in the state directory",
 			append(e.fields(), zap.Error(err))...)
 	}
+	e.busy = false
 	e.end()
 }
 
@@ -525,7 +526,7 @@ func (a *ACME) challenges(r record) []string {
 	return kinds
 }
 
-// failed counts a failure and sets when to try again.
+// failed counts an attempt that failed and sets when to try again.
 func (e *item) failed(now time.Time, atLeast time.Duration, why string) {
 	step := e.Failures
 	if !e.canonical {
@@ -539,8 +540,7 @@ func (e *item) failed(now time.Time, atLeast time.Duration, why string) {
 	}
 	wait = max(wait, atLeast, time.Second)
 	e.Failures++
-	e.Error = why
-	e.Next = now.Add(wait + jitter(wait))
+	e.Tried, e.Error, e.Next = now, why, now.Add(wait+jitter(wait))
 }
 
 // jitter is up to a tenth, so that nodes and names spread.

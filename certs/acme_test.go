@@ -248,6 +248,16 @@ func TestACMEAlternates(t *testing.T) {
 		if got := ca.list(); len(got) != 2 || ca.orderCount() != 3 {
 			t.Errorf("%q in %d orders", got, ca.orderCount())
 		}
+		// ... and what the next failure leaves it to begin with, after the other kind.
+		ca.set(func() { ca.refuse = func(string, string) error { return errors.New("both are down") } })
+		pass(15 * 24 * time.Hour)
+		var kinds []string
+		for _, o := range ca.orders[3:6] {
+			kinds = append(kinds, o.kind)
+		}
+		if !slices.Equal(kinds, []string{tlsalpn01, http01, tlsalpn01}) {
+			t.Errorf("tried %q", kinds)
+		}
 	})
 }
 
