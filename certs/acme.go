@@ -61,9 +61,9 @@ const (
 )
 
 // backoff is the wait after the first, second ... failure, the last one for all further ones.
-// Let's Encrypt allows five failed validations of a name in an hour; these are three. A name
-// that is not canonical begins at [strangerBackoff]: its customer may have pointed it elsewhere
-// years ago.
+// Let's Encrypt allows five failed validations of a name in an hour; these are four, for both
+// kinds of keys together. A name that is not canonical begins at [strangerBackoff]: its customer
+// may have pointed it elsewhere years ago.
 var backoff = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 3 * time.Hour, 6 * time.Hour}
 
 // strangerBackoff is where a name that is not canonical enters backoff: at an hour.
@@ -233,7 +233,7 @@ func (a *ACME) want(p pair, confirmed bool) <-chan struct{} {
 	switch {
 	case e.ended != nil:
 		return e.ended
-	case e.cert != nil && now.Before(e.cert.Leaf.NotAfter), e.wait(now) > 0:
+	case e.cert != nil && now.Before(e.cert.Leaf.NotAfter), a.wait(e, now) > 0:
 		return nil
 	case !e.canonical && !a.afford(now):
 		return nil
@@ -382,9 +382,9 @@ func (a *ACME) due(now time.Time) (*item, time.Time) {
 		switch {
 		case busy[p.name]:
 		case !e.canonical && e.ended == nil && (e.cert == nil || now.Sub(e.Used) > unused):
-		case e.wait(now) > 0:
-			if e.Next.Before(next) {
-				next = e.Next
+		case a.wait(e, now) > 0:
+			if at := now.Add(a.wait(e, now)); at.Before(next) {
+				next = at
 			}
 		case best == nil || e.urgency() > best.urgency() || e.urgency() == best.urgency() && e.Next.Before(best.Next):
 			best = e
@@ -396,7 +396,28 @@ func (a *ACME) due(now time.Time) (*item, time.Time) {
 	return best, next
 }
 
-// wait is how long the pair is not to be tried.
+// wait is how long a pair is not to be tried. The failure of one kind of key holds for the other
+// one as well: what failed is mostly the proof that the name is ours.
+func (a *ACME) wait(e *item, now time.Time) time.Duration {
+	if other := a.other(e); other.Failures > 0 {
+		return max(e.wait(now), other.wait(now))
+	}
+	return e.wait(now)
+}
+
+// other is the item for the same name and the other kind of key, or an empty one.
+func (a *ACME) other(e *item) *item {
+	kind := ECDSA
+	if e.kind == ECDSA {
+		kind = RSA
+	}
+	if other := a.items[pair{e.name, kind}]; other != nil {
+		return other
+	}
+	return &item{}
+}
+
+// wait is the same for this kind of key alone.
 func (e *item) wait(now time.Time) time.Duration {
 	wait := e.Next.Sub(now)
 	if e.Failures > 0 && wait > 2*maxRetryAfter {
@@ -424,7 +445,7 @@ func (a *ACME) order(ctx context.Context, e *item) {
 	if err == nil {
 		defer release()
 	} // if it fails because the disk is full, say, one certificate too many is better than none
-	before, ok := a.begin(e, errors.Is(err, fs.ErrExist))
+	before, kinds, ok := a.begin(e, errors.Is(err, fs.ErrExist))
 	if !ok {
 		return
 	}
@@ -434,16 +455,16 @@ func (a *ACME) order(ctx context.Context, e *item) {
 	} else {
 		timed, cancel := context.WithTimeout(ctx, orderTime)
 		var proof string
-		cert, proof, err = a.obtain(timed, e.pair, a.challenges(before))
+		cert, proof, err = a.obtain(timed, e.pair, kinds)
 		before.Challenge = cmp.Or(proof, before.Challenge)
 		cancel()
 	}
 	a.finish(e, before, cert, err, ctx.Err() != nil)
 }
 
-// begin says whether an order is to be made, and gives the record as it was before. Another node
-// may be about it, or done with it.
-func (a *ACME) begin(e *item, leased bool) (before record, ok bool) {
+// begin says whether an order is to be made, with which kinds of challenges, and gives the record
+// as it was before. Another node may be about it, or done with it.
+func (a *ACME) begin(e *item, leased bool) (before record, kinds []string, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	tried := e.Tried
@@ -454,18 +475,18 @@ func (a *ACME) begin(e *item, leased bool) (before record, ok bool) {
 		a.publish()
 		e.busy = false
 		e.end()
-		return record{}, false
+		return record{}, nil, false
 	case leased:
 		e.busy = false
 		e.Next = now.Add(leasePause)
-		return record{}, false
+		return record{}, nil, false
 	}
 	e.Lookup = e.Lookup && !e.canonical
-	before = e.record
+	before, kinds = e.record, a.challenges(e)
 	// Written before the order: a process that dies in it must not begin anew at once.
-	e.failed(now, 0, "an order is under way, or was cut off")
+	a.failed(e, now, 0, "an order is under way, or was cut off")
 	_ = a.state.writeRecord(e.pair, e.record) // finish writes again, and complains
-	return before, true
+	return before, kinds, true
 }
 
 // finish writes down how an order went. One that was given up, since the program ends, leaves
@@ -482,6 +503,9 @@ func (a *ACME) finish(e *item, before record, cert *tls.Certificate, err error, 
 		e.cert, e.unsaved = cert, true
 		e.Tried, e.Renewed, e.Failures, e.Error = now, now, 0, ""
 		e.plan()
+		if other := a.other(e); other.Failures > 0 {
+			other.Failures, other.Next = 0, now // what ailed both is over, and it begins with what works
+		}
 		a.publish()
 		message := "certificate renewed"
 		if first {
@@ -490,7 +514,7 @@ func (a *ACME) finish(e *item, before record, cert *tls.Certificate, err error, 
 		a.log.Info(message, append(e.fields(), zap.Time("until", cert.Leaf.NotAfter),
 			zap.String("issuer", cleaned(cert.Leaf.Issuer.CommonName, 100)))...)
 	case !givenUp:
-		e.failed(now, retryAfter(err), err.Error())
+		a.failed(e, now, retryAfter(err), err.Error())
 		log, message := a.log.Warn, "no new certificate"
 		if e.loud(now) {
 			log, message = a.log.Error, "no new certificate, and the old one ends soon or is not there"
@@ -510,9 +534,9 @@ func (p pair) fields() []zap.Field {
 	return []zap.Field{zap.String("name", p.name), zap.Stringer("key_type", p.kind)}
 }
 
-// challenges are the kinds that are served: first what worked last, after each failure the
-// next one.
-func (a *ACME) challenges(r record) []string {
+// challenges are the kinds that are served: first what worked last for the name, after each
+// failure the next one.
+func (a *ACME) challenges(e *item) []string {
 	var kinds []string
 	if a.c.HTTP01 {
 		kinds = append(kinds, http01)
@@ -520,15 +544,16 @@ func (a *ACME) challenges(r record) []string {
 	if a.c.TLSALPN01 {
 		kinds = append(kinds, tlsalpn01)
 	}
-	if len(kinds) == 2 && (r.Challenge == tlsalpn01) == (r.Failures%2 == 0) {
+	other := a.other(e)
+	if len(kinds) == 2 && (cmp.Or(e.Challenge, other.Challenge) == tlsalpn01) == ((e.Failures+other.Failures)%2 == 0) {
 		kinds[0], kinds[1] = kinds[1], kinds[0]
 	}
 	return kinds
 }
 
 // failed counts an attempt that failed and sets when to try again.
-func (e *item) failed(now time.Time, atLeast time.Duration, why string) {
-	step := e.Failures
+func (a *ACME) failed(e *item, now time.Time, atLeast time.Duration, why string) {
+	step := e.Failures + a.other(e).Failures
 	if !e.canonical {
 		step += strangerBackoff
 	}
@@ -672,9 +697,12 @@ func (a *ACME) tidy(now time.Time) error {
 	defer a.mu.Unlock()
 	writes, old := 0, now.Add(-unused)
 	for p, e := range a.items {
-		used := time.Unix(e.used.Load()*24*60*60, 0).UTC()
-		if (used.After(e.Used) || e.unsaved) && !e.busy && writes < maxWrites {
-			e.Used = later(e.Used, used)
+		used := e.used.Load()
+		today := used > 0 && used > day(e.Used)
+		if (today || e.unsaved) && !e.busy && writes < maxWrites {
+			if today {
+				e.Used = time.Unix(used*24*60*60, 0).UTC()
+			}
 			writes++
 			err = errors.Join(err, a.save(e))
 		}

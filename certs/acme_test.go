@@ -575,6 +575,40 @@ func TestACMENodesFail(t *testing.T) {
 	})
 }
 
+// TestACMEKinds has one name fail for both kinds of keys: the authority counts by name. What
+// mends one is tried for the other at once.
+func TestACMEKinds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := newFakeCA(t)
+		ca.refuse = func(kind, _ string) error { return errors.New("no such host") }
+		n := startNode(t, ca, t.TempDir(), func(c *ACMEConfig) { c.RSA = true }, "imap.example.org")
+		pass(time.Hour)
+		var kinds []string
+		for _, o := range ca.orders {
+			kinds = append(kinds, o.kind)
+		}
+		if !slices.Equal(kinds, []string{http01, tlsalpn01, http01, tlsalpn01}) { // at 0, 1, 6 and 21 minutes
+			t.Errorf("tried %q", kinds)
+		}
+		ca.set(func() {
+			ca.refuse = func(kind, _ string) error {
+				if kind == http01 {
+					return errors.New("port 80 is closed")
+				}
+				return nil
+			}
+		})
+		pass(5 * time.Hour)
+		before := ca.orderCount()
+		if n.get("imap.example.org") == nil || n.kind("imap.example.org", RSA, Keep) == nil {
+			t.Errorf("%d orders: %+v", before, n.Status())
+		}
+		if last := ca.orders[before-2:]; last[1].created.Sub(last[0].created) > time.Second {
+			t.Errorf("the other kind waited for %v", last[1].created.Sub(last[0].created))
+		}
+	})
+}
+
 // TestACMELease has a lease that somebody died with.
 func TestACMELease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
