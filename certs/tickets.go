@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -119,9 +120,30 @@ func (t *Tickets) Run(ctx context.Context) {
 	}
 }
 
-// Config is the configuration whose EncryptTicket and DecryptTicket use the keys in force. It
-// is always the same.
-func (t *Tickets) Config() *tls.Config { return t.config }
+// Bind has a configuration make its tickets with these keys, and take no other. A ticket is
+// good for one purpose and one server name (RFC 6066 section 3), wherever in the program and
+// at whichever node it comes back: what was agreed on for one protocol counts nothing in
+// another (ALPACA). One that does not fit means a full handshake.
+func (t *Tickets) Bind(c *tls.Config, purpose string) {
+	purpose += " "
+	c.WrapSession = func(cs tls.ConnectionState, ss *tls.SessionState) ([]byte, error) {
+		ss.Extra = append(ss.Extra, append([]byte(purpose), strings.ToLower(cs.ServerName)...))
+		return t.config.EncryptTicket(cs, ss)
+	}
+	c.UnwrapSession = func(identity []byte, cs tls.ConnectionState) (*tls.SessionState, error) {
+		ss, err := t.config.DecryptTicket(identity, cs)
+		if ss == nil || err != nil {
+			return nil, err
+		}
+		name := strings.ToLower(cs.ServerName)
+		for _, extra := range ss.Extra {
+			if tag, ok := strings.CutPrefix(string(extra), purpose); ok && tag == name {
+				return ss, nil
+			}
+		}
+		return nil, nil
+	}
+}
 
 // turn does what is due: reads the file, makes a key, drops old ones.
 func (t *Tickets) turn(now time.Time) {

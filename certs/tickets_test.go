@@ -93,6 +93,12 @@ var resumable = sync.OnceValues(func() (tls.Certificate, error) {
 // resumes runs a session at a node and says whether it was resumed.
 func (n node) resumes(t *testing.T, memory *ticket, version uint16) bool {
 	t.Helper()
+	return n.resumesAs(t, memory, version, "test", "imap.example.org")
+}
+
+// resumesAs is resumes for a purpose and a server name.
+func (n node) resumesAs(t *testing.T, memory *ticket, version uint16, purpose, name string) bool {
+	t.Helper()
 	cert, err := resumable()
 	if err != nil {
 		t.Fatal(err)
@@ -114,16 +120,12 @@ func (n node) resumes(t *testing.T, memory *ticket, version uint16) bool {
 	done := make(chan error, 1)
 	go func() {
 		defer far.Close()
-		_, err := tls.Server(far, &tls.Config{
-			Certificates: []tls.Certificate{cert},
-			WrapSession:  n.Config().EncryptTicket,
-			UnwrapSession: func(identity []byte, cs tls.ConnectionState) (*tls.SessionState, error) {
-				return n.Config().DecryptTicket(identity, cs)
-			},
-		}).Write([]byte("*"))
+		c := &tls.Config{Certificates: []tls.Certificate{cert}}
+		n.Bind(c, purpose)
+		_, err := tls.Server(far, c).Write([]byte("*"))
 		done <- err
 	}()
-	client := tls.Client(near, &tls.Config{ServerName: "imap.example.org", InsecureSkipVerify: true, ClientSessionCache: memory, MaxVersion: version})
+	client := tls.Client(near, &tls.Config{ServerName: name, InsecureSkipVerify: true, ClientSessionCache: memory, MaxVersion: version})
 	if _, err := client.Read(make([]byte, 1)); err != nil { // the ticket comes before the first byte
 		t.Fatal(err)
 	}
@@ -414,16 +416,47 @@ func TestTicketsInMemory(t *testing.T) {
 		n.run(t)
 		memory := &ticket{}
 		n.resumes(t, memory, tls.VersionTLS13)
-		config := n.Config()
 		time.Sleep(rotateEvery + time.Hour)
 		synctest.Wait()
-		if !n.resumes(t, memory, tls.VersionTLS13) || len(n.known()) != 2 || n.Config() != config {
+		if !n.resumes(t, memory, tls.VersionTLS13) || len(n.known()) != 2 {
 			t.Errorf("%v", n.known())
 		}
 		n.expect(t)
 	})
 	if _, err := OpenTickets("/dev/null/tickets", zap.NewNop()); err == nil || !strings.Contains(err.Error(), "making the directory of the session ticket keys: ") {
 		t.Error(err)
+	}
+}
+
+// A ticket is good for one purpose and one name.
+func TestTicketsAreBound(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		n := open(t, "")
+		for _, test := range []struct {
+			purpose, name string
+			want          bool
+		}{
+			{"imap", "a.example", true}, {"imap", "A.example", true}, {"imap", "b.example", false}, {"imap", "192.0.2.1", false},
+			{"pop3", "a.example", false}, {"imap a.example", "192.0.2.1", false}, {"", "imap a.example", false},
+		} {
+			memory := &ticket{}
+			n.resumesAs(t, memory, version, "imap", "a.example")
+			if got := n.resumesAs(t, memory, version, test.purpose, test.name); got != test.want {
+				t.Errorf("%s: for %q and %q: resumed %t", tls.VersionName(version), test.purpose, test.name, got)
+			}
+		}
+		c := new(tls.Config)
+		n.Bind(c, "imap")
+		unbound, err := n.config.EncryptTicket(tls.ConnectionState{}, new(tls.SessionState))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, foreign := range [][]byte{unbound, []byte("garbage"), nil} {
+			if ss, err := c.UnwrapSession(foreign, tls.ConnectionState{}); err != nil || ss != nil {
+				t.Errorf("%v, %v", ss, err)
+			}
+		}
+		n.expect(t)
 	}
 }
 

@@ -6,7 +6,6 @@ package proxy
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -36,7 +35,6 @@ type Engine struct {
 	Log    *zap.Logger // operators' log; nil: none
 	Events Recorder    // nil: none
 
-	tickets   tls.Config // whose keys session tickets are made with where the settings name none
 	tally     tally
 	upgraders upgraders
 	full      sometimes    // "too many connections", in the log
@@ -72,7 +70,7 @@ type serving struct {
 // On an error nothing has changed. A listener without an address has no socket;
 // its sessions come by [Engine.ServeConn].
 func (e *Engine) Apply(s *Settings) error {
-	s, err := s.prepared(&e.tickets)
+	s, err := s.prepared()
 	if err != nil {
 		return err
 	}
@@ -157,6 +155,18 @@ func (e *Engine) Addr(listener string) net.Addr {
 		}
 	}
 	return nil
+}
+
+// Owner returns the brand whose host name it is, canonical or old, for whatever
+// protocol, or nil. The name is folded: lower case, no final dot.
+func (e *Engine) Owner(name string) *Brand {
+	e.mu.Lock()
+	s := e.current
+	e.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	return s.owner(name)
 }
 
 // acceptLoop begins sessions until the socket is closed.

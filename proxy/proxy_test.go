@@ -28,6 +28,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"mailreeve/certs"
 	"mailreeve/events"
 	"mailreeve/policy"
 )
@@ -354,7 +355,12 @@ func newRig(t *testing.T) *rig {
 	r.brand = &Brand{Name: "test", Language: English, Help: "https://help.example/", Legacy: []string{"*.old.example", "Exact.example"},
 		Hosts:    map[string][]string{"toy": {"toy.example", "toy2.example"}, "other": {"other.example"}},
 		Backends: map[string]*Backend{"toy": r.backend}}
+	tickets, err := certs.OpenTickets("", zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
 	r.settings = &Settings{
+		Tickets:  tickets.Bind,
 		Hostname: "proxy.example", Brands: []*Brand{r.brand}, Policy: policy.Enforced(),
 		Limits: Limits{Line: 1000, Literal: 1000, Token: 1000, Memory: 4000, BadCommands: 3, Logins: 3},
 		Times: Times{Handshake: 20 * time.Second, Login: 2 * time.Minute,
@@ -547,14 +553,14 @@ func (c *talker) tls(name string) *tls.Conn {
 
 func (c *talker) close() { c.raw.Close() }
 
-// certs are a certificate authority and a leaf for *.example and backend names.
-type certs struct {
+// issued are a certificate authority and a leaf for *.example and backend names.
+type issued struct {
 	pool *x509.CertPool
 	leaf *tls.Certificate
 }
 
 // authority is made outside of bubbles or in one: it holds no channel.
-var authority = sync.OnceValue(func() certs {
+var authority = sync.OnceValue(func() issued {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		panic(err)
@@ -577,7 +583,7 @@ var authority = sync.OnceValue(func() certs {
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(parsed)
-	return certs{pool, &tls.Certificate{Certificate: [][]byte{leafDER}, PrivateKey: key}}
+	return issued{pool, &tls.Certificate{Certificate: [][]byte{leafDER}, PrivateKey: key}}
 })
 
 // bubble runs a test in fake time.

@@ -34,9 +34,9 @@ type Settings struct {
 	// hello's context lasts. A session that is resumed asks for none.
 	Certificate func(hello *tls.ClientHelloInfo, name ServerName) (*tls.Certificate, error)
 
-	// Tickets is whose EncryptTicket and DecryptTicket make session tickets; nil:
-	// the engine's own, whose keys do not outlive it.
-	Tickets *tls.Config
+	// Tickets has a configuration make session tickets, and take those made for
+	// the same purpose and server name (RFC 6066 section 3). Nil: there are none.
+	Tickets func(c *tls.Config, purpose string)
 
 	names  map[string]nameOf // canonical host names
 	legacy legacy            // old ones
@@ -90,11 +90,9 @@ type nameOf struct {
 }
 
 // prepared checks what the engine relies on and returns a copy in which what
-// it looks up is filled in: sessions may be reading an earlier one. Where they
-// name no tickets, the given ones are used.
-func (s *Settings) prepared(tickets *tls.Config) (*Settings, error) {
+// it looks up is filled in: sessions may be reading an earlier one.
+func (s *Settings) prepared() (*Settings, error) {
 	p := *s
-	p.Tickets = cmp.Or(p.Tickets, tickets)
 	p.Listeners = make([]*Listener, len(s.Listeners))
 	for i, l := range s.Listeners {
 		own := *l
@@ -197,6 +195,15 @@ func (s *Settings) classify(l *Listener, name string) ServerName {
 	return n
 }
 
+// owner returns whose name it is, whatever it is for, or nil.
+func (s *Settings) owner(name string) *Brand {
+	if known, ok := s.names[name]; ok {
+		return known.brand
+	}
+	b, _ := s.legacy.find(name, "")
+	return b
+}
+
 // called says what the protocols are called that a canonical name is for.
 func (s *Settings) called(name string) string {
 	var words []string
@@ -243,8 +250,8 @@ func (l *legacy) add(b *Brand) error {
 	return nil
 }
 
-// find returns the brand of an old name that has a backend for the front, and
-// whether the name is listed itself. The exact name goes before the longest
+// find returns the brand of an old name that has a backend for the front, or for
+// any where that is empty, and whether the name is listed itself. The exact name goes before the longest
 // suffix, and that before the label.
 func (l *legacy) find(name, front string) (b *Brand, listed bool) {
 	if b := having(l.exact[name], front); b != nil {
@@ -270,7 +277,7 @@ func (l *legacy) find(name, front string) (b *Brand, listed bool) {
 // having returns the first brand that has a backend for the front.
 func having(brands []*Brand, front string) *Brand {
 	for _, b := range brands {
-		if b.Backends[front] != nil {
+		if front == "" || b.Backends[front] != nil {
 			return b
 		}
 	}

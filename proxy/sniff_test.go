@@ -316,7 +316,7 @@ func TestOneName(t *testing.T) {
 		r.settings.Times.Idle[name] = time.Minute
 		r.settings.Listeners = append(r.settings.Listeners, &Listener{Name: name, Front: &front})
 	}
-	s, err := r.settings.prepared(nil)
+	s, err := r.settings.prepared()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -337,7 +337,7 @@ func TestClassify(t *testing.T) {
 	third := &Brand{Name: "third", Hosts: map[string][]string{"other": {"third.example"}}, Legacy: []string{"*.example"},
 		Backends: map[string]*Backend{"other": r.backend}}
 	r.settings.Brands = append(r.settings.Brands, third, second)
-	s, err := r.settings.prepared(nil)
+	s, err := r.settings.prepared()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,7 +62,7 @@ type ways struct {
 // newWays prepares a listener's configurations. A client that names application
 // protocols and not ours is refused, one that names none passes: so a browser
 // cannot be led here (ALPACA).
-func newWays(l *Listener, tickets *tls.Config) *ways {
+func newWays(l *Listener, tickets func(c *tls.Config, purpose string)) *ways {
 	base := &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -75,7 +75,10 @@ func newWays(l *Listener, tickets *tls.Config) *ways {
 	kind := func(name string, from uint16, suites ...[]uint16) *tls.Config {
 		c := base.Clone()
 		c.MinVersion, c.CipherSuites = from, slices.Concat(suites...)
-		bindTickets(c, tickets, "mailreeve "+l.Front.Name+" "+name+" ")
+		if c.SessionTicketsDisabled = tickets == nil; tickets != nil {
+			// What was agreed on in old TLS stays there.
+			tickets(c, l.Front.Name+" "+name)
+		}
 		return c
 	}
 	w := &ways{
@@ -96,30 +99,6 @@ func newWays(l *Listener, tickets *tls.Config) *ways {
 		},
 	}
 	return w
-}
-
-// bindTickets makes a configuration's tickets good for the same front, the same
-// kind of configuration and the same server name alone (RFC 6066 section 3;
-// ALPACA; and what was agreed on in old TLS stays there), on any listener and
-// across reloads. A ticket of something else means a full handshake.
-func bindTickets(c, tickets *tls.Config, tag string) {
-	c.WrapSession = func(cs tls.ConnectionState, ss *tls.SessionState) ([]byte, error) {
-		ss.Extra = append(ss.Extra, append([]byte(tag), strings.ToLower(cs.ServerName)...))
-		return tickets.EncryptTicket(cs, ss)
-	}
-	c.UnwrapSession = func(identity []byte, cs tls.ConnectionState) (*tls.SessionState, error) {
-		ss, err := tickets.DecryptTicket(identity, cs)
-		if ss == nil || err != nil {
-			return nil, err
-		}
-		name := strings.ToLower(cs.ServerName)
-		for _, extra := range ss.Extra {
-			if len(extra) == len(tag)+len(name) && string(extra[:len(tag)]) == tag && string(extra[len(tag):]) == name {
-				return ss, nil
-			}
-		}
-		return nil, nil
-	}
 }
 
 // handshake is what is known in one handshake, until it is over.

@@ -522,7 +522,7 @@ func TestResumption(t *testing.T) {
 			{"the same", nil, "implicit", nil, true},
 			{"upper case", nil, "implicit", func(c *tls.Config) { c.ServerName = "TOY.example" }, true},
 			{"a reload", func(r *rig) { r.apply() }, "implicit", nil, true},
-			{"a reload that names the keys", func(r *rig) { r.settings.Tickets = &tls.Config{}; r.apply() }, "implicit", nil, false},
+			{"a reload without tickets", func(r *rig) { r.settings.Tickets = nil; r.apply() }, "implicit", nil, false},
 			{"another listener", nil, "starttls", nil, true},
 			{"another name", nil, "implicit", func(c *tls.Config) { c.ServerName = "toy2.example" }, false},
 			{"no name", nil, "implicit", func(c *tls.Config) { c.ServerName = "192.0.2.1" }, false},
@@ -763,7 +763,7 @@ func TestOldNames(t *testing.T) {
 		brand("suffix", "*.customer.test", "*.test", "both.test"),
 		brand("longer", "*.big.customer.test", "imap.*"),
 		brand("exact", "IMAP.Big.customer.test", "imap.both.test"))
-	s, err := r.settings.prepared(nil)
+	s, err := r.settings.prepared()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -789,9 +789,21 @@ func TestOldNames(t *testing.T) {
 			t.Errorf("%q: %s, want %s", name, got, want)
 		}
 	}
+	for name, want := range map[string]string{
+		"imap.big.customer.test": "exact", "imap.customer.invalid": "without", "toy.label.example": "label", "both.test": "label",
+		"imap": "", "imap.": "without", "": "", ".": "", "www.customer.invalid": "",
+	} {
+		got := ""
+		if b := s.owner(name); b != nil {
+			got = b.Name
+		}
+		if got != want {
+			t.Errorf("%q is of %q, want %q", name, got, want)
+		}
+	}
 	for _, pattern := range []string{"", "*", "*.", ".*", "*.*", "a.*.b", "*a.b", "*.a.*", "a*", "a.b.*", "*.a*"} {
 		r.settings.Brands = []*Brand{brand("odd", pattern)}
-		if _, err := r.settings.prepared(nil); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("brand odd: %q is no old name", pattern)) {
+		if _, err := r.settings.prepared(); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("brand odd: %q is no old name", pattern)) {
 			t.Errorf("%q: %v", pattern, err)
 		}
 	}
@@ -804,7 +816,7 @@ func TestManyOldNames(t *testing.T) {
 		r.brand.Legacy = append(r.brand.Legacy, fmt.Sprintf("imap.customer%d.test", i))
 	}
 	began := time.Now()
-	s, err := r.settings.prepared(nil)
+	s, err := r.settings.prepared()
 	if err != nil {
 		t.Fatal(err)
 	}

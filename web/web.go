@@ -44,7 +44,6 @@ import (
 	"log"
 	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -93,9 +92,9 @@ type Settings struct {
 	// should not wait. Nil: there are none.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 
-	// Tickets makes and reads session tickets. Those made here are good here alone, and
-	// for the same server name (RFC 6066 section 3). Nil: there are none.
-	Tickets *tls.Config
+	// Tickets has a configuration make session tickets, and take those made for the same
+	// purpose and server name (RFC 6066 section 3). Nil: there are none.
+	Tickets func(c *tls.Config, purpose string)
 }
 
 // Site serves the help pages and the answers to challenges. The zero value, with or
@@ -139,7 +138,9 @@ func (s *Site) Apply(settings Settings) {
 		GetCertificate:         certificates(settings.ALPN),
 		SessionTicketsDisabled: true,
 	}
-	useTickets(now.https, settings.Tickets)
+	if now.https.SessionTicketsDisabled = settings.Tickets == nil; settings.Tickets != nil {
+		settings.Tickets(now.https, "https")
+	}
 	s.current.Store(now)
 }
 
@@ -149,31 +150,6 @@ func certificates(get func(*tls.ClientHelloInfo) (*tls.Certificate, error)) func
 		return get
 	}
 	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, nil }
-}
-
-// useTickets lets a configuration make its session tickets with the keys of another. In
-// each stands what it is good for: one of a mail port, or of another name, is only the
-// beginning of a full handshake.
-func useTickets(c, keys *tls.Config) {
-	if keys == nil {
-		c.SessionTicketsDisabled = true
-		return
-	}
-	purpose := func(state tls.ConnectionState) string { return "https " + strings.ToLower(state.ServerName) }
-	c.WrapSession = func(state tls.ConnectionState, session *tls.SessionState) ([]byte, error) {
-		session.Extra = append(session.Extra, []byte(purpose(state)))
-		return keys.EncryptTicket(state, session)
-	}
-	c.UnwrapSession = func(ticket []byte, state tls.ConnectionState) (*tls.SessionState, error) {
-		session, err := keys.DecryptTicket(ticket, state)
-		if err != nil || session == nil {
-			return nil, err
-		}
-		if !slices.ContainsFunc(session.Extra, func(extra []byte) bool { return string(extra) == purpose(state) }) {
-			return nil, nil
-		}
-		return session, nil
-	}
 }
 
 // init makes the server, once.

@@ -29,6 +29,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
+
+	"mailreeve/certs"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -709,13 +711,14 @@ func TestHTTPS(t *testing.T) {
 	})
 }
 
-// TestTickets resumes sessions here, for the same name, with the keys of a mail port;
-// and none that was begun for another purpose.
+// TestTickets resumes sessions here, for the same name, and with no others' keys.
 func TestTickets(t *testing.T) {
-	keys := &tls.Config{}
-	keys.SetSessionTicketKeys([][32]byte{{1}})
+	keys, err := certs.OpenTickets("", zap.NewNop())
+	if err != nil {
+		t.Fatal(err)
+	}
 	cert := certificate(t, "page")
-	settings := Settings{Tickets: keys, Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil }}
+	settings := Settings{Tickets: keys.Bind, Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert, nil }}
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
 			s := open(t, &settings)
@@ -762,23 +765,6 @@ func TestTickets(t *testing.T) {
 			}
 		})
 	}
-	t.Run("of a mail port", func(t *testing.T) {
-		c := &tls.Config{}
-		useTickets(c, keys)
-		state := tls.ConnectionState{Version: tls.VersionTLS13, ServerName: "a.example"}
-		for _, extra := range [][][]byte{nil, {[]byte("imap a.example")}, {[]byte("https b.example")}} {
-			ticket, err := keys.EncryptTicket(state, &tls.SessionState{Extra: extra})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if session, err := c.UnwrapSession(ticket, state); session != nil || err != nil {
-				t.Errorf("%q: %v %v", extra, session, err)
-			}
-		}
-		if session, err := c.UnwrapSession([]byte("garbage"), state); session != nil || err != nil {
-			t.Errorf("garbage: %v %v", session, err)
-		}
-	})
 }
 
 // ticketBox gives the last ticket, whatever it is for.

@@ -81,6 +81,8 @@ func runDemo(c *cobra.Command, dir string, ports demoPorts) error {
 	if err := ports.distinct(); err != nil {
 		return err
 	}
+	signals, stop := heed()
+	defer stop()
 	kept := dir != ""
 	if !kept {
 		temporary, err := os.MkdirTemp("", "mailreeve-demo-")
@@ -119,7 +121,7 @@ func runDemo(c *cobra.Command, dir string, ports demoPorts) error {
 	if show.terminal != nil {
 		d.gone = func() bool { return !term.IsTerminal(int(show.terminal.Fd())) }
 	}
-	return demoHint(d.run(show), ports)
+	return demoHint(d.run(signals, show), ports)
 }
 
 // distinct refuses one port for two listeners.

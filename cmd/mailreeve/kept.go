@@ -29,6 +29,7 @@ import (
 // kept lives as long as the program.
 type kept struct {
 	log     *zap.Logger
+	engine  *proxy.Engine
 	keeper  *certs.Keeper
 	tickets *certs.Tickets
 	site    *web.Site
@@ -44,8 +45,8 @@ type kept struct {
 }
 
 // newKept makes all of it, and starts what needs no configuration.
-func newKept(c *config.Config, log *zap.Logger, sessions func() int) (*kept, error) {
-	k := &kept{log: log, keeper: certs.NewKeeper(log), site: &web.Site{Log: log}, state: c.State, sockets: map[string]*socket{}}
+func newKept(c *config.Config, engine *proxy.Engine, log *zap.Logger) (*kept, error) {
+	k := &kept{log: log, engine: engine, keeper: certs.NewKeeper(log), site: &web.Site{Log: log}, state: c.State, sockets: map[string]*socket{}}
 	if err := makeState(c); err != nil {
 		return nil, err
 	}
@@ -57,7 +58,7 @@ func newKept(c *config.Config, log *zap.Logger, sessions func() int) (*kept, err
 	if k.tickets, err = certs.OpenTickets(path, log); err != nil {
 		return nil, stateHint(err)
 	}
-	k.metrics = newMetrics(sessions, k.keeper.Status)
+	k.metrics = newMetrics(engine.Sessions, k.keeper.Status)
 	k.ctx, k.stop = context.WithCancel(context.Background())
 	k.background.Go(func() { k.keeper.Watch(k.ctx) })
 	k.background.Go(func() { k.tickets.Run(k.ctx) })
@@ -99,10 +100,9 @@ func (k *kept) prepare(c *config.Config, former *config.Config) (*change, error)
 	if err := makeState(c); err != nil {
 		return nil, err
 	}
+	n.pages = browse(c, k.keeper.Get, k.engine.Owner)
+	n.pages.Tickets = k.tickets.Bind
 	var err error
-	if n.pages, err = browse(c, k.keeper.Get, k.tickets.Config()); err != nil {
-		return nil, err
-	}
 	if n.issuer, err = k.nextIssuer(c); err != nil {
 		return nil, err
 	}

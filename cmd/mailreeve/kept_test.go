@@ -220,11 +220,7 @@ func TestListsAreWatched(t *testing.T) {
 	defer r.close()
 	list := filepath.Join(r.dir, "names.txt")
 	fallback := func(name string) int {
-		o, err := newOwners(r.config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, known := o.of(name); known {
+		if r.engine.Owner(name) != nil {
 			return 1
 		}
 		return 0
@@ -311,7 +307,7 @@ func TestStateThatCannotBe(t *testing.T) {
 	if err := os.WriteFile(path, []byte(strings.Replace(ordering, "state: state", "state: mail.pem/state", 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.run(nil); err == nil || !strings.Contains(err.Error(), "state: ") {
+	if err := d.run(make(chan os.Signal), nil); err == nil || !strings.Contains(err.Error(), "state: ") {
 		t.Errorf("got %v", err)
 	}
 	c := new(config.Config)

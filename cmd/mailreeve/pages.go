@@ -4,10 +4,12 @@ package main
 
 import (
 	"crypto/tls"
+	"slices"
 	"strings"
 
 	"mailreeve/certs"
 	"mailreeve/config"
+	"mailreeve/proxy"
 	"mailreeve/web"
 )
 
@@ -18,7 +20,7 @@ var standardPorts = map[config.Protocol]int{config.IMAP: 993, config.POP3: 995, 
 func pages(c *config.Config) (all []web.Page) {
 	for i := range c.Brands {
 		b := &c.Brands[i]
-		p := web.Page{Brand: string(b.Name), Language: string(b.Language), Text: string(b.Page), Help: string(b.Help)}
+		p := web.Page{Language: string(b.Language), Text: string(b.Page), Help: string(b.Help)}
 		for _, protocol := range config.Protocols {
 			if len(b.Hosts[protocol]) == 0 {
 				continue
@@ -34,23 +36,27 @@ func pages(c *config.Config) (all []web.Page) {
 	return all
 }
 
-// browse makes the settings of the web ports. Whoever answers challenges is left out.
-func browse(c *config.Config, get source, tickets *tls.Config) (web.Settings, error) {
-	owners, err := newOwners(c)
-	if err != nil {
-		return web.Settings{}, err
-	}
+// browse makes the settings of the web ports; owner tells whose a host name is. Whoever
+// answers challenges is left out.
+func browse(c *config.Config, get source, owner func(host string) *proxy.Brand) web.Settings {
 	alert := c.Certificates.Unknown == config.UnknownAlert
+	brand := func(host string) (index int, known bool) {
+		if b := owner(host); b != nil {
+			index = slices.IndexFunc(c.Brands, func(of config.Brand) bool { return string(of.Name) == b.Name })
+			return max(index, 0), index >= 0
+		}
+		return 0, false
+	}
 	return web.Settings{
-		Pages: pages(c), Tickets: tickets,
+		Pages: pages(c),
 		Brand: func(host string) int {
-			brand, _ := owners.of(host)
-			return brand
+			index, _ := brand(host)
+			return index
 		},
 		// Only what is there: a browser's request is no reason to order, and it
 		// would not wait for it.
 		Certificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			brand, known := owners.of(certs.Fold(hello.ServerName))
+			index, known := brand(certs.Fold(hello.ServerName))
 			how := certs.Keep
 			if !known {
 				if alert && strings.Contains(hello.ServerName, ".") {
@@ -58,9 +64,9 @@ func browse(c *config.Config, get source, tickets *tls.Config) (web.Settings, er
 				}
 				how = certs.Never
 			}
-			return get(hello, firstHost(&c.Brands[brand]), how)
+			return get(hello, firstHost(&c.Brands[index]), how)
 		},
-	}, nil
+	}
 }
 
 // firstHost is the name of a brand that stands for it where none was sent.
@@ -71,56 +77,4 @@ func firstHost(b *config.Brand) string {
 		}
 	}
 	return ""
-}
-
-// owners tell whose a host name is, by index of the brand. Whole names go before
-// suffixes, longer suffixes before shorter ones, and labels come last, as for mail.
-type owners struct {
-	whole, suffix, label map[string]int
-}
-
-func newOwners(c *config.Config) (*owners, error) {
-	o := &owners{map[string]int{}, map[string]int{}, map[string]int{}}
-	for i := range c.Brands {
-		b := &c.Brands[i]
-		listed, _, err := b.LegacyNames()
-		if err != nil {
-			return nil, err
-		}
-		for _, name := range listed {
-			o.whole[string(name)] = i
-		}
-		for _, p := range b.Legacy {
-			if suffix, ok := strings.CutPrefix(string(p), "*"); ok {
-				o.suffix[suffix] = i
-			} else if label, ok := strings.CutSuffix(string(p), ".*"); ok {
-				o.label[label] = i
-			} else {
-				o.whole[string(p)] = i
-			}
-		}
-	}
-	for i, b := range c.Brands { // canonical names go before all
-		for _, hosts := range b.Hosts {
-			for _, host := range hosts {
-				o.whole[string(host)] = i
-			}
-		}
-	}
-	return o, nil
-}
-
-// of finds the brand of a folded name; the first, where it is nobody's.
-func (o *owners) of(host string) (brand int, known bool) {
-	if i, ok := o.whole[host]; ok {
-		return i, true
-	}
-	label, rest, dotted := strings.Cut(host, ".")
-	for under := rest; dotted; _, under, dotted = strings.Cut(under, ".") {
-		if i, ok := o.suffix["."+under]; ok {
-			return i, true
-		}
-	}
-	i, ok := o.label[label]
-	return i, ok && rest != ""
 }

@@ -44,7 +44,9 @@ A second signal cuts at once.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			d := &daemonized{path: path, errors: zapcore.AddSync(c.ErrOrStderr())}
-			return d.run(nil)
+			signals, stop := heed()
+			defer stop()
+			return d.run(signals, nil)
 		},
 	}
 	configFlag(c, &path)
@@ -74,14 +76,17 @@ type daemonized struct {
 	lists  lists
 }
 
+// heed takes signals from now on. It is called before anything is opened or
+// written, so that what is begun also comes to its end.
+func heed() (signals chan os.Signal, stop func()) {
+	signals = make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, os.Interrupt)
+	return signals, func() { signal.Stop(signals) }
+}
+
 // run serves until a signal ends it. also, where given, hears every event, and
 // is told when the listeners are open.
-func (d *daemonized) run(also *screen) error {
-	// Before anything is open, so that a signal finds its way from the start.
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGTERM, os.Interrupt)
-	defer signal.Stop(signals)
-
+func (d *daemonized) run(signals <-chan os.Signal, also *screen) error {
 	defer d.close()
 	if err := d.start(also); err != nil {
 		return err
@@ -110,7 +115,7 @@ func (d *daemonized) start(also *screen) error {
 		return withHint(err, "events.file in %s says where it goes: a file that the program's user may write", d.path)
 	}
 	d.engine = &proxy.Engine{Log: d.log}
-	if d.kept, err = newKept(c, d.log, d.engine.Sessions); err != nil {
+	if d.kept, err = newKept(c, d.engine, d.log); err != nil {
 		return err
 	}
 	d.engine.Events = recorders{d.events, d.kept.metrics, also}
@@ -159,7 +164,7 @@ func (d *daemonized) apply(c *config.Config) (*proxy.Settings, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.Tickets = d.kept.tickets.Config()
+	s.Tickets = d.kept.tickets.Bind
 	seen := look(c)
 	next, err := d.kept.prepare(c, d.config)
 	if err != nil {

@@ -619,45 +619,20 @@ func TestChoice(t *testing.T) {
 	}
 }
 
-// TestOwners finds the help page of a name.
-func TestOwners(t *testing.T) {
-	dir, _ := files(t)
-	c, _ := settingsOf(t, dir, strings.Replace(everyKey, "    hosts: { imap: [imap.example.net] }",
-		"    hosts: { imap: [imap.example.net] }\n    legacy: [imap.second.example, '*.b.older.example.org', 'pop.*']", 1))
-	o, err := newOwners(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	type found struct {
-		brand int
-		known bool
-	}
-	for host, want := range map[string]found{
-		"imap.example.org": {0, true}, "imap.example.net": {1, true}, "old.example.org": {0, true}, "imap.kunde.example": {0, true},
-		"x.older.example.org": {0, true}, "x.y.older.example.org": {0, true}, "x.b.older.example.org": {1, true}, "pop.b.older.example.org": {1, true},
-		"pop.older.example.org": {0, true}, "pop.kunde.example": {1, true}, "imap.second.example": {1, true}, "imap.other.example": {0, true},
-		"older.example.org": {0, false}, "imap": {0, false}, "imap.": {0, false}, "": {0, false}, "www.example.org": {0, false}, ".": {0, false}, "..": {0, false},
-	} {
-		if brand, known := o.of(host); (found{brand, known}) != want {
-			t.Errorf("%q: got %d, %v", host, brand, known)
-		}
-	}
-}
-
 // TestBrowse shows what a browser is shown, and under which certificate.
 func TestBrowse(t *testing.T) {
 	dir, _ := files(t)
-	c, _ := settingsOf(t, dir, everyKey)
+	c, made := settingsOf(t, dir, everyKey)
+	owner := func(host string) *proxy.Brand {
+		return map[string]*proxy.Brand{"imap.example.org": made.Brands[0], "old.example.org": made.Brands[0], "imap.example.net": made.Brands[1]}[host]
+	}
 	for unknown, stranger := range map[config.UnknownNames]string{config.UnknownAlert: "refused", config.UnknownCanonical: "imap.example.org 0"} {
 		c.Certificates.Unknown = unknown
 		fallback, how := "", certs.Own(0)
-		w, err := browse(c, func(_ *tls.ClientHelloInfo, name string, own certs.Own) (*tls.Certificate, error) {
+		w := browse(c, func(_ *tls.ClientHelloInfo, name string, own certs.Own) (*tls.Certificate, error) {
 			fallback, how = name, own
 			return new(tls.Certificate), nil
-		}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		}, owner)
 		for name, want := range map[string]string{"imap.example.org": "imap.example.org 1", "Old.Example.ORG.": "imap.example.org 1", "imap.example.net": "imap.example.net 1",
 			"": "imap.example.org 0", "localhost": "imap.example.org 0", "www.example.org": stranger} {
 			got := "refused"
