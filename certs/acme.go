@@ -429,6 +429,8 @@ func (e *item) wait(now time.Time) time.Duration {
 // urgency ranks what is due.
 func (e *item) urgency() int {
 	switch {
+	case e.canonical && e.cert == nil && e.kind == ECDSA: // nearly all clients can use it
+		return 3
 	case e.canonical && e.cert == nil:
 		return 2
 	case e.ended != nil:
