@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -358,4 +359,134 @@ func TestACMEFailingAuthorizations(t *testing.T) {
 	ca.Point(t, usualNames[POP3], "")
 	p.waitIssued(t, 2*time.Minute)
 	p.wantBothKinds(t, ca)
+}
+
+// Old names have certificates of their own where they are listed or a lookup confirms them, and
+// no more in an hour than the budget says; all others get the canonical one. Whatever the
+// certificate, the words are the same.
+func TestACMEOldNames(t *testing.T) {
+	t.Parallel()
+	rig := StartServers(t)
+	ca := rig.StartCA(t, CASettings{Blocked: []string{"imap.verboten.example"}})
+	asked := make(chan string, 100)
+	lookup := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name := r.URL.Query().Get("name")
+		asked <- name
+		switch name {
+		case "imap.ja.example", "imap.verboten.example", "www.zuviel.example":
+		case "imap.stoerung.example":
+			http.Error(w, "the data base is down", http.StatusInternalServerError)
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	defer lookup.Close()
+	list := filepath.Join(t.TempDir(), "names.txt")
+	must(t, os.WriteFile(list, []byte("# exported\nimap.datei.example\nimap.gleich.example # many programs\n"), 0o600))
+	const budget = 6 // what is ordered below, but for the last name
+	setup := acmeSetup(ca, filepath.Join(t.TempDir(), "state"), webHTTP(ca),
+		fmt.Sprintf("lookup: %q, orders_per_hour: %d", lookup.URL, budget),
+		fmt.Sprintf("    legacy: [alt.example, 'imap.*']\n    legacy_file: %q\n    legacy_certificates: own\n", list))
+	setup.Certificates = strings.TrimSuffix(setup.Certificates, "}") + ", unknown: own }"
+	p := rig.Start(t, setup)
+	p.waitIssued(t, time.Minute)
+	orders := ca.Orders()
+
+	under := func(name string, change func(*tls.Config)) (string, error) {
+		e := p.IMAPS
+		e.Host = name
+		c, err := hello(p, e, ca.Roots, func(c *tls.Config) {
+			c.InsecureSkipVerify = true
+			if change != nil {
+				change(c)
+			}
+		})
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprint(c.DNSNames[0], " ", c.PublicKeyAlgorithm), nil
+	}
+	rsaOnly := func(c *tls.Config) {
+		c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
+	}
+	for _, x := range []struct {
+		name   string
+		change func(*tls.Config)
+		shown  string // "" for the canonical name
+		orders int
+		asks   bool // the lookup
+	}{
+		{"alt.example", nil, "alt.example ECDSA", 1, false},
+		{"ALT.example", nil, "alt.example ECDSA", 0, false},
+		{"alt.example", rsaOnly, "alt.example RSA", 1, false}, // only now that such a program comes
+		{"imap.datei.example", nil, "imap.datei.example ECDSA", 1, false},
+		{"imap.ja.example", nil, "imap.ja.example ECDSA", 1, true},
+		{"imap.ja.example", nil, "imap.ja.example ECDSA", 0, false},
+		{"imap.nein.example", nil, "", 0, true},
+		{"imap.nein.example", nil, "", 0, false},
+		{"imap.stoerung.example", nil, "", 0, true},
+		{"imap.verboten.example", nil, "", 0, true}, // the authority does not take the order
+		{"imap.verboten.example", nil, "", 0, false},
+		{"imap.weg_von.example", nil, "", 0, false}, // nobody certifies it, so nobody is asked
+		{"imap.../../etc/x.example", nil, "", 0, false},
+		{"imap.*.example", nil, "", 0, false},
+		{"www.fremd.example", nil, "", 0, true},
+		{"localhost", nil, "", 0, false},
+	} {
+		had := ca.Orders()
+		for len(asked) > 0 {
+			<-asked
+		}
+		shown, err := under(x.name, x.change)
+		want := x.shown
+		if want == "" {
+			want = usualNames[IMAP] + " ECDSA"
+		}
+		if err != nil || shown != want {
+			t.Errorf("under %s: %s and not %s: %v", x.name, shown, want, err)
+		}
+		if n := ca.Orders() - had; n != x.orders {
+			t.Errorf("under %s: %d orders", x.name, n)
+		}
+		if len(asked) > 1 || (len(asked) == 1) != x.asks {
+			t.Errorf("under %s: the lookup was asked %d times", x.name, len(asked))
+		}
+	}
+	if text := p.failure(t, "imap.verboten.example"); !strings.Contains(text, "rejectedIdentifier") {
+		t.Errorf("the list says of a name that the authority does not take: %q", text)
+	}
+
+	// Many programs come at once under one name: one order, for which all of them wait.
+	var wait sync.WaitGroup
+	had := ca.Orders()
+	for range 20 {
+		wait.Go(func() {
+			if shown, err := under("imap.gleich.example", nil); err != nil || shown != "imap.gleich.example ECDSA" {
+				t.Errorf("of many at once one is shown %s: %v", shown, err)
+			}
+		})
+	}
+	wait.Wait()
+	if n := ca.Orders() - had; n != 1 {
+		t.Errorf("%d orders for many programs under one name", n)
+	}
+
+	// The budget is spent, whoever confirms the name.
+	if shown, err := under("www.zuviel.example", nil); err != nil || shown != usualNames[IMAP]+" ECDSA" {
+		t.Errorf("beyond the budget: %s: %v", shown, err)
+	}
+	p.Log.Wait(t, `the budget for new certificates is spent`)
+	if n := ca.Orders() - orders; n != budget-1 { // one was not taken
+		t.Errorf("%d orders for names that are not canonical", n)
+	}
+
+	for _, name := range []string{"alt.example", "imap.ja.example", "imap.nein.example", "www.zuviel.example"} {
+		k := rig.Dial(t, p.IMAPS.By(Plain))
+		k.SecureAs(&tls.Config{InsecureSkipVerify: true, ServerName: name})
+		k.Ask("a LOGIN "+Bert.User+" "+Bert.Password,
+			`^a NO \[UNAVAILABLE\] Passwort ist NICHT falsch\. Servername ist veraltet: Server imap\.example\.test, Port 993, SSL/TLS\. https://h\.example\.test/a1`)
+	}
+	if said, code := p.Command(t, "certs", "list", "-c", p.Config); code != 0 {
+		t.Errorf("a name that is not canonical is trouble:\n%s", said)
+	}
 }
