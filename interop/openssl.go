@@ -21,6 +21,7 @@ import (
 type Shown struct {
 	Certificate *x509.Certificate
 	Verify      string // "0 (ok)", or what is wrong with the certificate
+	Resumed     bool   // an earlier session goes on
 }
 
 // OpenSSL has openssl s_client connect to the endpoint, for a conversation over the TLS that
@@ -47,7 +48,7 @@ func OpenSSL(t testing.TB, e Endpoint, protocol Protocol, caFile string, args ..
 	if block == nil || verify == nil {
 		t.Fatalf("no handshake:\n%s", said)
 	}
-	shown := Shown{Verify: verify[1]}
+	shown := Shown{Verify: verify[1], Resumed: regexp.MustCompile(`(?m)^Reused, TLS`).MatchString(said)}
 	shown.Certificate, err = x509.ParseCertificate(block.Bytes)
 	must(t, err)
 	return k, shown

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/xml"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,8 +18,8 @@ import (
 // The rig's own certificates have neither, and a scanner calls that severe. Nobody asks there.
 const revocations = "http://127.0.0.1:1/crl"
 
-// What testssl.sh and sslscan find at the ports of the policy `enforced` is of low severity
-// at most. No finding is excepted.
+// What testssl.sh and sslscan find at the ports of the policy `enforced`, and at that of the
+// help page, is of low severity at most. No finding is excepted.
 //
 // testssl.sh looks at protocols and ciphers everywhere, and at certificate, tickets and known
 // vulnerabilities where TLS begins at once and where it begins by STARTTLS. With
@@ -31,8 +32,17 @@ func TestScan(t *testing.T) {
 		c.NotAfter = time.Now().Add(90 * 24 * time.Hour)
 		c.CRLDistributionPoints = []string{revocations}
 	}, usualNames[IMAP], usualNames[POP3], usualNames[Submission], "localhost")
-	p := rig.Start(t, Setup{Hop: Named, Certificates: certificateFiles(cert, key)})
+	https := Endpoint{usualNames[IMAP], freePort(), Implicit}
+	p := rig.Start(t, Setup{Hop: Named, Certificates: certificateFiles(cert, key), More: fmt.Sprintf("web: { https: '127.0.0.1:%d' }", https.Port)})
 
+	t.Run("testssl https", func(t *testing.T) {
+		t.Parallel()
+		testssl(t, https, p.CAFile, "--protocols", "--std")
+	})
+	t.Run("sslscan https", func(t *testing.T) {
+		t.Parallel()
+		sslscan(t, https)
+	})
 	starttls := map[Protocol]string{IMAP: "imap", POP3: "pop3", Submission: "smtp"}
 	for _, protocol := range []Protocol{IMAP, POP3, Submission} {
 		for _, entry := range []Entry{Implicit, StartTLS} {
