@@ -179,3 +179,31 @@ func sslscan(t *testing.T, e Endpoint, args ...string) {
 		t.Errorf("no cipher or no group is found:\n%s", said)
 	}
 }
+
+// A listener may do old TLS, and the check says so loudly. But the policy `enforced` refuses
+// it, and then the handshake ends as at any other listener.
+func TestOldTLSIsRefusedByPolicy(t *testing.T) {
+	rig := StartServers(t)
+	Require(t, "openssl")
+	p := rig.Prepare(t, Setup{Hop: Named})
+	file, err := os.ReadFile(p.Config)
+	must(t, err)
+	must(t, os.WriteFile(p.Config, []byte(strings.ReplaceAll(string(file), "tls: implicit }", "tls: implicit, old_tls: true }")), 0o600))
+	if said, code := p.Command(t, "check", "-c", p.Config); code != 0 || strings.Count(said, "RFC 8996") != 3 {
+		t.Errorf("the check is not loud: %d\n%s", code, said)
+	}
+	p.Run(t)
+	for _, protocol := range usualPorts {
+		for _, version := range []string{"-tls1", "-tls1_1"} {
+			events, e := p.Events.Here(), p.At(protocol, Implicit)
+			e.Host = usualNames[protocol]
+			args := append(opensslArgs(e, protocol, rig.CAFile), version, "-cipher", "DEFAULT@SECLEVEL=0")
+			if said, err := run(t, patience, "openssl", args...); err == nil || !strings.Contains(said, "alert protocol version") {
+				t.Errorf("%s %s: %v\n%s", protocol, version, err, said)
+			}
+			if e := p.WaitEvent(t, events, version, func(Event) bool { return true }); e.Reason != "handshake_failed" || e.SNI != usualNames[protocol] || e.Verified {
+				t.Errorf("event %+v", e)
+			}
+		}
+	}
+}
