@@ -399,10 +399,24 @@ func (a *ACME) due(now time.Time) (*item, time.Time) {
 // wait is how long a pair is not to be tried. The failure of one kind of key holds for the other
 // one as well: what failed is mostly the proof that the name is ours.
 func (a *ACME) wait(e *item, now time.Time) time.Duration {
+	wait := e.wait(now)
 	if other := a.other(e); other.Failures > 0 {
-		return max(e.wait(now), other.wait(now))
+		held := other.wait(now)
+		if e.cert != nil {
+			held = min(held, wait+e.slack())
+		}
+		wait = max(wait, held)
 	}
-	return e.wait(now)
+	return wait
+}
+
+// slack is how much later than planned a renewal may be. A certificate that lives for hours has no
+// hours to lose; authorities that issue such ones are private and without narrow limits.
+func (e *item) slack() time.Duration {
+	if e.cert == nil {
+		return maxRetryAfter
+	}
+	return e.cert.Leaf.NotAfter.Sub(e.cert.Leaf.NotBefore) / 20
 }
 
 // other is the item for the same name and the other kind of key, or an empty one.
@@ -559,13 +573,7 @@ func (a *ACME) failed(e *item, now time.Time, atLeast time.Duration, why string)
 	if !e.canonical {
 		step += strangerBackoff
 	}
-	wait := backoff[min(step, len(backoff)-1)]
-	if e.cert != nil {
-		// A certificate that lives for hours has no hours to lose; such authorities
-		// are private ones and without such limits.
-		wait = min(wait, e.cert.Leaf.NotAfter.Sub(e.cert.Leaf.NotBefore)/20)
-	}
-	wait = max(wait, atLeast, time.Second)
+	wait := max(min(backoff[min(step, len(backoff)-1)], e.slack()), atLeast, time.Second)
 	e.Failures++
 	e.Tried, e.Error, e.Next = now, why, now.Add(wait+jitter(wait))
 }

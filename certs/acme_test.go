@@ -590,6 +590,9 @@ func TestACMEKinds(t *testing.T) {
 		if !slices.Equal(kinds, []string{http01, tlsalpn01, http01, tlsalpn01}) { // at 0, 1, 6 and 21 minutes
 			t.Errorf("tried %q", kinds)
 		}
+		if gap := ca.orders[1].created.Sub(ca.orders[0].created); gap < time.Minute {
+			t.Errorf("the other kind was tried after %v", gap)
+		}
 		ca.set(func() {
 			ca.refuse = func(kind, _ string) error {
 				if kind == http01 {
@@ -605,6 +608,32 @@ func TestACMEKinds(t *testing.T) {
 		}
 		if last := ca.orders[before-2:]; last[1].created.Sub(last[0].created) > time.Second {
 			t.Errorf("the other kind waited for %v", last[1].created.Sub(last[0].created))
+		}
+	})
+}
+
+// TestACMEKindRefused has an authority that signs no RSA keys, and certificates of an hour: those
+// of ECDSA do not suffer.
+func TestACMEKindRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := newFakeCA(t)
+		ca.life = time.Hour
+		ca.chain = func(leaf []byte, _ string) [][]byte {
+			if c, _ := x509.ParseCertificate(leaf); c.PublicKeyAlgorithm == x509.RSA {
+				return nil
+			}
+			return [][]byte{leaf}
+		}
+		n := startNode(t, ca, t.TempDir(), func(c *ACMEConfig) { c.RSA = true }, "imap.example.org")
+		pass(time.Second)
+		for range 6 * 12 {
+			pass(5 * time.Minute)
+			if leaf := n.get("imap.example.org"); leaf == nil || time.Now().After(leaf.NotAfter) {
+				t.Fatalf("at %v: %v", time.Now(), leaf)
+			}
+		}
+		if s := n.Status()[1]; s.KeyType != RSA || s.Error != "getting the certificate: certificate chain is empty" {
+			t.Errorf("%+v", s)
 		}
 	})
 }
