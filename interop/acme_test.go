@@ -107,7 +107,7 @@ func (p *Proxy) failure(t *testing.T, name string) string {
 	t.Helper()
 	for _, entry := range p.listed(t, name) {
 		// While an order is under way the state says that, for the case that the program dies.
-		if text, _ := entry["error"].(string); text != "" && !strings.Contains(text, "was begun and did not end") {
+		if text, _ := entry["error"].(string); text != "" && !strings.Contains(text, "an order is under way") {
 			if entry["next"] == nil || entry["tried"] == nil {
 				t.Errorf("the list does not say when: %v", entry)
 			}
