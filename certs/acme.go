@@ -289,6 +289,22 @@ func (a *ACME) Keep(names []string) {
 	a.kick()
 }
 
+// Retry tries canonical names that have failed at once, since somebody has perhaps mended what
+// ailed them; but not in the first minute after the last attempt, nor before the time that the
+// authority itself demanded.
+func (a *ACME) Retry() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, e := range a.items {
+		if e.canonical && e.Failures > 0 {
+			if soon := later(e.Tried.Add(backoff[0]), e.Held); soon.Before(e.Next) {
+				e.Next = soon
+			}
+		}
+	}
+	a.kick()
+}
+
 // Status describes every certificate that is there, was tried, or is canonical.
 func (a *ACME) Status() []Status {
 	a.mu.Lock()
@@ -575,7 +591,7 @@ func (a *ACME) failed(e *item, now time.Time, atLeast time.Duration, why string)
 	}
 	wait := max(min(backoff[min(step, len(backoff)-1)], e.slack()), atLeast, time.Second)
 	e.Failures++
-	e.Tried, e.Error, e.Next = now, why, now.Add(wait+jitter(wait))
+	e.Tried, e.Error, e.Next, e.Held = now, why, now.Add(wait+jitter(wait)), now.Add(atLeast)
 }
 
 // jitter is up to a tenth, so that nodes and names spread.

@@ -313,6 +313,53 @@ func TestACMEBackoff(t *testing.T) {
 	})
 }
 
+// TestACMERetry: an operator who has mended the cause need not wait for hours, but the
+// authority's own demand counts.
+func TestACMERetry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, dir := newFakeCA(t), t.TempDir()
+		ca.refuse = func(string, string) error { return errors.New("no such host") }
+		n := startNode(t, ca, dir, ecdsaOnly, "imap.example.org")
+		pass(24 * time.Hour)
+		failed := ca.orderCount()
+		if n.only(t).Next.Sub(time.Now()) < time.Minute {
+			pass(2 * time.Minute) // an attempt was about to be made
+			failed = ca.orderCount()
+		}
+		for range 10 { // of a reload too many
+			n.Retry()
+			pass(time.Second)
+		}
+		if ca.orderCount() > failed+1 {
+			t.Errorf("%d orders at once", ca.orderCount()-failed)
+		}
+		ca.set(func() { ca.refuse = nil })
+		n.Retry()
+		pass(2 * time.Minute)
+		if n.get("imap.example.org") == nil {
+			t.Errorf("no certificate after the cause is mended: %+v", n.only(t))
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		ca := newFakeCA(t)
+		ca.hook = func(*http.Request) (*http.Response, error) {
+			return answer(503, "", "Retry-After", "7200"), nil
+		}
+		n := startNode(t, ca, t.TempDir(), ecdsaOnly, "imap.example.org")
+		pass(time.Minute)
+		ca.set(func() { ca.hook = nil })
+		n.Retry()
+		pass(time.Hour)
+		if n.get("imap.example.org") != nil {
+			t.Error("the authority's demand was not met")
+		}
+		pass(2 * time.Hour)
+		if n.get("imap.example.org") == nil {
+			t.Error("it never came")
+		}
+	})
+}
+
 // TestACMETrouble goes through the ways in which an authority fails.
 func TestACMETrouble(t *testing.T) {
 	html := answer(200, nil, "Content-Type", "text/html; charset=utf-8").Header

@@ -165,7 +165,7 @@ func (i Info) Check(at time.Time) error {
 	switch {
 	case at.After(i.NotAfter):
 		return &Error{File: i.Pair.Cert, Message: "certificate expired on " + i.NotAfter.UTC().Format(dateLayout),
-			Cure: "renew it and reload"}
+			Cure: "renew it"}
 	case at.Before(i.NotBefore):
 		return &Error{File: i.Pair.Cert, Message: "certificate is not valid before " + i.NotBefore.UTC().Format(dateLayout),
 			Cure: "set the clock of this machine, or wait"}

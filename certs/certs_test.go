@@ -296,7 +296,7 @@ func TestListAndCovers(t *testing.T) {
 		t.Errorf("at the last second: %v", err)
 	}
 	for at, want := range map[time.Time]string{
-		until.Add(time.Second):                  "rsa.pem: certificate expired on " + until.Format("2006-01-02 15:04 MST") + "; renew it and reload",
+		until.Add(time.Second):                  "rsa.pem: certificate expired on " + until.Format("2006-01-02 15:04 MST") + "; renew it",
 		list[1].NotBefore.Add(-1 * time.Second): "rsa.pem: certificate is not valid before ",
 	} {
 		if err := list[1].Check(at); err == nil || !strings.Contains(err.Error(), want) {

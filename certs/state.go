@@ -96,6 +96,7 @@ type record struct {
 	Tried     time.Time `json:"tried,omitzero"`      // when an order was last begun
 	Renewed   time.Time `json:"renewed,omitzero"`    // when an order last succeeded
 	Next      time.Time `json:"next,omitzero"`       // not to be tried before
+	Held      time.Time `json:"held,omitzero"`       // nor by an operator's wish: the authority said so
 	Failures  int       `json:"failures,omitempty"`  // since the last success
 	Error     string    `json:"error,omitempty"`     // of the last failure
 	Challenge string    `json:"challenge,omitempty"` // the kind that last worked, to begin with

@@ -105,12 +105,15 @@ func (s Status) Trouble(at time.Time) error {
 	failed := ""
 	switch {
 	case ours && s.Error != "":
-		failed = fmt.Sprintf("; %d attempts have failed, the last one: %s", s.Failures, s.Error)
+		failed = "; the order failed: " + s.Error
+		if s.Failures > 1 {
+			failed = fmt.Sprintf("; %d orders have failed, the last one: %s", s.Failures, s.Error)
+		}
 	case s.Error != "":
 		failed = "; the file that is there now is not used: " + s.Error
 	}
 	if ours {
-		e.Cure = "it is tried again without a reload; the reason tells what to mend"
+		e.Cure = "mend what the reason tells, and reload to have it tried at once"
 	}
 	what := fmt.Sprintf("the %s certificate for %s", s.KeyType, s.Name)
 	switch missing := s.NotAfter.IsZero(); {

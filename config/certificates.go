@@ -38,7 +38,7 @@ func (k *checker) certificates(at time.Time) {
 		}
 		if store != nil {
 			if last := store.List()[0].NotAfter; err == nil && !at.IsZero() && store.List()[0].ExpiresSoon(at) {
-				k.warn(child(key, "cert"), f.Cert+": it expires on "+last.UTC().Format("2006-01-02"), "renew it and reload")
+				k.warn(child(key, "cert"), f.Cert+": it expires on "+last.UTC().Format("2006-01-02"), "renew it")
 			}
 			if store.List()[0].Bare {
 				k.warn(child(key, "cert"), f.Cert+": its intermediate authority is missing, and many mail programs will not believe it alone",

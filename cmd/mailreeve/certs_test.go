@@ -31,9 +31,9 @@ func TestTable(t *testing.T) {
 imap.example.org    ECDSA    acme    2027-01-30    70 d  2026-11-01    40 d  E7
                     RSA      acme    2026-11-26     5 d  2026-08-28  95 min  R12
   ! the RSA certificate for imap.example.org expires on 2026-11-26 12:00 UTC and is not renewed; 12
-    attempts have failed, the last one: the authority refuses: rateLimited: too many certificates
-    already issued for example.org in the last 168 hours, retry after 2026-11-22; it is tried again
-    without a reload; the reason tells what to mend
+    orders have failed, the last one: the authority refuses: rateLimited: too many certificates
+    already issued for example.org in the last 168 hours, retry after 2026-11-22; mend what the
+    reason tells, and reload to have it tried at once
 imap.kunde.example  ECDSA    acme    -                -  -              now  -
   ! last error, on 2026-11-20 12:00 UTC: no such host
 mail.a-customer-with-a-long-name.example

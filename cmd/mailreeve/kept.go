@@ -195,6 +195,7 @@ func (k *kept) closeSockets() {
 type acme interface {
 	certs.Issuer
 	Run(context.Context)
+	Retry()
 	HTTP01(token string) (keyAuth string, ok bool)
 	ALPN(*tls.ClientHelloInfo) (*tls.Certificate, error)
 }

@@ -578,7 +578,7 @@ func TestRunsWithAnExpiredCertificate(t *testing.T) {
 	s := newSite(t)
 	s.certify(certs.Order{NotBefore: time.Now().AddDate(-1, 0, 0), NotAfter: time.Now().AddDate(0, -1, 0)})
 	s.run()
-	s.log.await(t, `"level":"warn".*:15:33: warning: certificates.files\[0\].cert: .*certificate expired on .*; renew it and reload`)
+	s.log.await(t, `"level":"warn".*:15:33: warning: certificates.files\[0\].cert: .*certificate expired on .*; renew it`)
 	conn := tls.Client(s.dial("imaps"), &tls.Config{InsecureSkipVerify: true})
 	if err := conn.Handshake(); err != nil {
 		t.Error(err)

@@ -35,8 +35,9 @@ anew too, for logrotate. Certificates and lists of old names that change by
 themselves are seen within half a minute, without a signal.
 
 With certificates.acme it orders and renews certificates, and keeps them in state;
-` + "`mailreeve certs list`" + ` shows them. Until the first has come, clients of a name get
-another certificate, or none.
+` + "`mailreeve certs list`" + ` shows them. SIGHUP tries those that failed once more, unless
+the CA asked to wait. Until the first has come, clients of a name get another
+certificate, or none.
 
 SIGTERM and SIGINT drain: no new sessions, a goodbye in their protocol to those
 that are idle, spread over drain.goodbye; what is left is cut at drain.deadline.
@@ -210,6 +211,9 @@ func (d *daemonized) reload() {
 	}
 	if c.Events != d.began.Events || c.Log.Format != d.began.Log.Format {
 		d.log.Warn("events and log.format take effect at the next start")
+	}
+	if d.kept.issuer != nil {
+		d.kept.issuer.Retry() // what failed is mended now, perhaps, and not in six hours
 	}
 	d.say(c, problems)
 	d.warnOfFiles(s)
