@@ -187,12 +187,12 @@ func TestACMEFirstIssuanceByHTTP(t *testing.T) {
 }
 
 // The same by tls-alpn-01, with an account bound to one at the authority, which rejects every
-// other nonce. Neither the key of the binding nor one of the state is in a log.
+// other nonce, and now and then takes a proof that it has had. Neither the key of the binding nor one of the state is in a log.
 func TestACMEFirstIssuanceByTLS(t *testing.T) {
 	t.Parallel()
 	rig := StartServers(t)
 	binding := base64.RawURLEncoding.EncodeToString([]byte("32 bytes that bind an account to"))
-	ca := rig.StartCA(t, CASettings{Nonces: 50, Bindings: map[string]string{"kid-1": binding}})
+	ca := rig.StartCA(t, CASettings{Nonces: 50, Reuse: 50, Bindings: map[string]string{"kid-1": binding}})
 	key := filepath.Join(t.TempDir(), "eab.key")
 	must(t, os.WriteFile(key, []byte(binding+"\n"), 0o600))
 	p := rig.Start(t, acmeSetup(ca, filepath.Join(t.TempDir(), "state"), webHTTPS(ca),

@@ -1,9 +1,11 @@
 package interop
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -54,22 +56,30 @@ func newAuthority(file string) (*authority, error) {
 // and returns the names of two PEM files.
 func (rig *Rig) Certificate(t testing.TB, names ...string) (certFile, keyFile string) {
 	t.Helper()
-	return rig.certificate(t, func(*x509.Certificate) {}, names...)
+	return rig.certificate(t, x509.ECDSA, func(*x509.Certificate) {}, names...)
 }
 
-// certificate makes one that is changed before it is signed.
-func (rig *Rig) certificate(t testing.TB, change func(*x509.Certificate), names ...string) (certFile, keyFile string) {
+// certificate makes one for a key of ECDSA or RSA that is changed before it is signed.
+func (rig *Rig) certificate(t testing.TB, kind x509.PublicKeyAlgorithm, change func(*x509.Certificate), names ...string) (certFile, keyFile string) {
 	t.Helper()
 	dir := t.TempDir()
-	if err := rig.ca.issue(dir, "server", change, names...); err != nil {
+	if err := rig.ca.issue(dir, "server", kind, change, names...); err != nil {
 		t.Fatalf("making a certificate for %q: %v", names, err)
 	}
 	return filepath.Join(dir, "server.pem"), filepath.Join(dir, "server.key")
 }
 
 // issue writes base.pem and base.key into the directory.
-func (a *authority) issue(dir, base string, change func(*x509.Certificate), names ...string) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+func (a *authority) issue(dir, base string, kind x509.PublicKeyAlgorithm, change func(*x509.Certificate), names ...string) error {
+	var key crypto.Signer
+	var err error
+	usage := x509.KeyUsageDigitalSignature
+	if kind == x509.RSA {
+		usage |= x509.KeyUsageKeyEncipherment // the old key exchange
+		key, err = rsa.GenerateKey(rand.Reader, 2048)
+	} else {
+		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	}
 	if err != nil {
 		return err
 	}
@@ -83,7 +93,7 @@ func (a *authority) issue(dir, base string, change func(*x509.Certificate), name
 		DNSNames:     names,
 		NotBefore:    a.cert.NotBefore,
 		NotAfter:     a.cert.NotAfter,
-		KeyUsage:     x509.KeyUsageDigitalSignature,
+		KeyUsage:     usage,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	change(cert)

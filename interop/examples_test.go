@@ -56,10 +56,9 @@ func (rig *Rig) example(t *testing.T, name, caFile string, changes ...string) *P
 
 // story is one customer with a mail program that is set to a server.
 type story struct {
-	t    *testing.T
-	rig  *Rig
-	p    *Proxy
-	from Log // the events since it began
+	t   *testing.T
+	rig *Rig
+	p   *Proxy
 }
 
 // tell lets the customer use curl. Where words are wanted they are what curl hears, and it
@@ -69,7 +68,6 @@ func (s story) tell(protocol Protocol, entry Entry, at Endpoint, host, words str
 	s.t.Helper()
 	a := s.rig.NewAccount(s.t, "secret")
 	at.Host, at.Entry = host, entry
-	s.from = s.p.Events.Here()
 	out, err := Login{Endpoint: at, Account: a, CAFile: s.p.CAFile}.Do(s.t, curlOnce(protocol, args...))
 	switch {
 	case words == "" && err != nil:

@@ -53,7 +53,7 @@ func TestBadCertificateFiles(t *testing.T) {
 		if good || change == nil {
 			change = func(*x509.Certificate) {}
 		}
-		newCert, newKey := rig.certificate(t, change, bad[i].name)
+		newCert, newKey := rig.certificate(t, x509.ECDSA, change, bad[i].name)
 		cert, key := pair(i)
 		switch {
 		case good || bad[i].change != nil:

@@ -186,7 +186,7 @@ func newRig() (*Rig, error) {
 		return nil, err
 	}
 	rig.CAs = rig.ca.pool
-	if err := rig.ca.issue(dir, "server", func(*x509.Certificate) {}, "localhost"); err != nil {
+	if err := rig.ca.issue(dir, "server", x509.ECDSA, func(*x509.Certificate) {}, "localhost"); err != nil {
 		return nil, err
 	}
 	return rig, errors.Join(

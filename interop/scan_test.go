@@ -28,12 +28,16 @@ func TestScan(t *testing.T) {
 	t.Parallel()
 	rig := StartServers(t)
 	Require(t, "testssl", "sslscan")
-	cert, key := rig.certificate(t, func(c *x509.Certificate) {
-		c.NotAfter = time.Now().Add(90 * 24 * time.Hour)
-		c.CRLDistributionPoints = []string{revocations}
-	}, usualNames[IMAP], usualNames[POP3], usualNames[Submission], "localhost")
+	var files []string
+	for _, kind := range []x509.PublicKeyAlgorithm{x509.ECDSA, x509.RSA} {
+		cert, key := rig.certificate(t, kind, func(c *x509.Certificate) {
+			c.NotAfter = time.Now().Add(90 * 24 * time.Hour)
+			c.CRLDistributionPoints = []string{revocations}
+		}, usualNames[IMAP], usualNames[POP3], usualNames[Submission], "localhost")
+		files = append(files, cert, key)
+	}
 	https := Endpoint{usualNames[IMAP], freePort(), Implicit}
-	p := rig.Start(t, Setup{Hop: Named, Certificates: certificateFiles(cert, key), More: fmt.Sprintf("web: { https: '127.0.0.1:%d' }", https.Port)})
+	p := rig.Start(t, Setup{Hop: Named, Certificates: certificateFiles(files...), More: fmt.Sprintf("web: { https: '127.0.0.1:%d' }", https.Port)})
 
 	t.Run("testssl https", func(t *testing.T) {
 		t.Parallel()
@@ -180,12 +184,16 @@ func sslscan(t *testing.T, e Endpoint, args ...string) {
 	}
 }
 
-// A listener may do old TLS, and the check says so loudly. But the policy `enforced` refuses
-// it, and then the handshake ends as at any other listener.
+// A listener may do old TLS, and the check says so loudly. But where the policy refuses it, and
+// `enforced` refuses TLS 1.0 and 1.1, the handshake ends as at any other listener. Of old key
+// exchange that policy says nothing: so it is served there, and there alone.
 func TestOldTLSIsRefusedByPolicy(t *testing.T) {
 	rig := StartServers(t)
 	Require(t, "openssl")
-	p := rig.Prepare(t, Setup{Hop: Named})
+	names := []string{usualNames[IMAP], usualNames[POP3], usualNames[Submission], "localhost"}
+	cert, key := rig.Certificate(t, names...)
+	rsaCert, rsaKey := rig.certificate(t, x509.RSA, func(*x509.Certificate) {}, names...)
+	p := rig.Prepare(t, Setup{Hop: Named, Certificates: certificateFiles(cert, key, rsaCert, rsaKey)})
 	file, err := os.ReadFile(p.Config)
 	must(t, err)
 	must(t, os.WriteFile(p.Config, []byte(strings.ReplaceAll(string(file), "tls: implicit }", "tls: implicit, old_tls: true }")), 0o600))
@@ -194,14 +202,27 @@ func TestOldTLSIsRefusedByPolicy(t *testing.T) {
 	}
 	p.Run(t)
 	for _, protocol := range usualPorts {
-		for _, version := range []string{"-tls1", "-tls1_1"} {
-			events, e := p.Events.Here(), p.At(protocol, Implicit)
+		for _, x := range []struct {
+			entry Entry
+			args  []string
+			says  string // of openssl; "" where it is served
+		}{
+			{Implicit, []string{"-tls1", "-cipher", "DEFAULT@SECLEVEL=0"}, "alert protocol version"},
+			{Implicit, []string{"-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"}, "alert protocol version"},
+			{StartTLS, []string{"-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"}, "alert protocol version"},
+			{Implicit, []string{"-tls1_2", "-cipher", "AES128-SHA"}, ""},
+			{StartTLS, []string{"-tls1_2", "-cipher", "AES128-SHA"}, "alert handshake failure"},
+		} {
+			events, e := p.Events.Here(), p.At(protocol, x.entry)
 			e.Host = usualNames[protocol]
-			args := append(opensslArgs(e, protocol, rig.CAFile), version, "-cipher", "DEFAULT@SECLEVEL=0")
-			if said, err := run(t, patience, "openssl", args...); err == nil || !strings.Contains(said, "alert protocol version") {
-				t.Errorf("%s %s: %v\n%s", protocol, version, err, said)
+			said, err := run(t, patience, "openssl", append(opensslArgs(e, protocol, rig.CAFile), x.args...)...)
+			if (err == nil) != (x.says == "") || !strings.Contains(said, x.says) {
+				t.Errorf("%s %s %s: %v\n%s", protocol, x.entry, x.args, err, said)
 			}
-			if e := p.WaitEvent(t, events, version, func(Event) bool { return true }); e.Reason != "handshake_failed" || e.SNI != usualNames[protocol] || e.Verified {
+			if x.says == "" {
+				continue
+			}
+			if e := p.WaitEvent(t, events, x.says, func(Event) bool { return true }); e.Reason != "handshake_failed" || e.SNI != usualNames[protocol] || e.Verified {
 				t.Errorf("event %+v", e)
 			}
 		}
