@@ -39,6 +39,7 @@
 //	challenge.go  answers to http-01 and tls-alpn-01
 //	lookup.go     the question whether a name is one of ours
 //	state.go      the directory that nodes may share
+//	disk.go       files that are whole at any time
 //	tickets.go    session ticket keys
 //	authority.go  Authority
 //

@@ -7,8 +7,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
-	"io"
-	"os"
 	"slices"
 )
 
@@ -175,18 +173,13 @@ func matches(c *x509.Certificate, key crypto.Signer) bool {
 
 // readPEM reads all blocks of a file.
 func readPEM(file string) ([]*pem.Block, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, unreadable(file, err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, unreadable(file, err)
-	}
-	if len(data) > maxFile {
+	data, err := readFile(file, maxFile)
+	switch {
+	case errors.Is(err, errTooLarge):
 		return nil, &Error{File: file, Message: "it is larger than 1 MiB, so hardly a certificate or key",
 			Cure: "name the PEM file"}
+	case err != nil:
+		return nil, unreadable(file, "it", err)
 	}
 	var blocks []*pem.Block
 	for {
@@ -203,12 +196,8 @@ func readPEM(file string) ([]*pem.Block, error) {
 	return blocks, nil
 }
 
-// unreadable wraps an error of the file system, which names the file itself.
-func unreadable(file string, err error) error {
-	var path *os.PathError
-	if errors.As(err, &path) {
-		err = path.Err
-	}
-	return &Error{File: file, Message: "it cannot be read", Err: err,
+// unreadable is what the file system says of a file or folder.
+func unreadable(file, what string, err error) error {
+	return &Error{File: file, Message: what + " cannot be read", Err: cause(err),
 		Cure: "correct the path, or let the program's user read it"}
 }

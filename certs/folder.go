@@ -106,12 +106,12 @@ func wellKnown(dir string, files []string) (pairs []Pair, rest []string) {
 func listDir(dir string, most int) (files, dirs []string, err error) {
 	f, err := os.Open(dir)
 	if err != nil {
-		return nil, nil, noFolder(dir, err)
+		return nil, nil, unreadable(dir, "the folder", err)
 	}
 	defer f.Close()
 	entries, err := f.ReadDir(most + 1)
 	if err != nil && err != io.EOF {
-		return nil, nil, noFolder(dir, err)
+		return nil, nil, unreadable(dir, "the folder", err)
 	}
 	if len(entries) > most {
 		return nil, nil, &Error{File: dir, Message: fmt.Sprintf("there are more than %d files in it", most),
@@ -140,16 +140,6 @@ func listDir(dir string, most int) (files, dirs []string, err error) {
 	slices.Sort(files)
 	slices.Sort(dirs)
 	return files, dirs, nil
-}
-
-// noFolder wraps an error of the file system.
-func noFolder(dir string, err error) error {
-	var path *os.PathError
-	if errors.As(err, &path) {
-		err = path.Err
-	}
-	return &Error{File: dir, Message: "the folder cannot be read", Err: err,
-		Cure: "correct the path, or let the program's user read it"}
 }
 
 // bystander says whether a file that does not load is no business of ours: it holds no

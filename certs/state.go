@@ -12,7 +12,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/url"
 	"os"
@@ -32,8 +31,8 @@ import (
 //	    answers/http-01+TOKEN                 answers to challenges under way
 //	    leases/imap.example.org               who orders just now
 //
-// Folders have mode 0700, files 0600. Files appear by rename or link and so are whole at any
-// time, for several nodes too.
+// Folders have mode 0700, files 0600. Files are whole at any time, for several nodes too: see
+// disk.go.
 
 // Bounds of what is read back.
 const (
@@ -210,72 +209,6 @@ func (s *state) path(elem ...string) string {
 // cert and record are the files of a pair.
 func (s *state) cert(p pair) string   { return s.path("names", p.file()+".pem") }
 func (s *state) record(p pair) string { return s.path("names", p.file()+".json") }
-
-// readFile reads a file of bounded size.
-func readFile(path string, most int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && int64(len(data)) > most {
-		err = fmt.Errorf("larger than %d bytes", most)
-	}
-	return data, err
-}
-
-// temporary writes data to a new file beside path and syncs it.
-func temporary(path string, data []byte) (name string, err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
-	if err != nil {
-		return "", err
-	}
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		_ = os.Remove(f.Name()) // the first error tells
-		return "", err
-	}
-	return f.Name(), nil
-}
-
-// writeFile puts a file in place, whole or not at all.
-func writeFile(path string, data []byte) error {
-	name, err := temporary(path, data)
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(name, path); err != nil {
-		_ = os.Remove(name) // the first error tells
-		return err
-	}
-	if d, err := os.Open(filepath.Dir(path)); err == nil { // the rename itself survives a power cut
-		_ = d.Sync() // not every file system can
-		_ = d.Close()
-	}
-	return nil
-}
-
-// createFile is writeFile for a file that must not be there yet; else the error is fs.ErrExist.
-func createFile(path string, data []byte) error {
-	name, err := temporary(path, data)
-	if err != nil {
-		return err
-	}
-	defer os.Remove(name)
-	err = os.Link(name, path)
-	if err == nil || errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	// Some network file systems have no links. Then a reader may see the file
-	// before all of it is there; it takes that for a corrupt one, and tries again.
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Close())
-}
 
 // writeRecord keeps a record.
 func (s *state) writeRecord(p pair, r record) error {
