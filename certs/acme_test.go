@@ -322,7 +322,7 @@ func TestACMERetry(t *testing.T) {
 		n := startNode(t, ca, dir, ecdsaOnly, "imap.example.org")
 		pass(24 * time.Hour)
 		failed := ca.orderCount()
-		if n.only(t).Next.Sub(time.Now()) < time.Minute {
+		if time.Until(n.only(t).Next) < time.Minute {
 			pass(2 * time.Minute) // an attempt was about to be made
 			failed = ca.orderCount()
 		}
