@@ -473,7 +473,9 @@ func (e *item) urgency() int {
 // it went.
 func (a *ACME) order(ctx context.Context, e *item) {
 	defer a.kick()
-	release, err := a.state.lease(e.name, clock(), leaseTime)
+	// By name, whatever the kind of key: there is one answer to tls-alpn-01 for it. Should two
+	// nodes order all the same, that is a waste and no harm.
+	release, err := lease(a.state.path("leases", e.name), clock(), leaseTime)
 	if err == nil {
 		defer release()
 	} // if it fails because the disk is full, say, one certificate too many is better than none

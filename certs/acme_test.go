@@ -693,7 +693,7 @@ func TestACMELease(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.lease("imap.example.org", time.Now(), leaseTime); err != nil {
+		if _, err := lease(s.path("leases", "imap.example.org"), time.Now(), leaseTime); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.WriteFile(s.path("leases", "pop.example.org"), []byte("{"), 0o600); err != nil {

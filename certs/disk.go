@@ -4,11 +4,16 @@ package certs
 // whole at any time.
 
 import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 )
 
 // errTooLarge says that a file cannot be what it should be.
@@ -30,16 +35,25 @@ func readFile(path string, most int64) ([]byte, error) {
 
 // temporary writes data to a new file beside path and syncs it.
 func temporary(path string, data []byte) (name string, err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
+	f, err := os.CreateTemp(filepath.Dir(path), newPrefix+"*") // mode 0600
 	if err != nil {
-		return "", err
+		return "", unwritten(path, err)
 	}
 	_, err = f.Write(data)
 	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		_ = os.Remove(f.Name()) // the first error tells
-		return "", err
+		return "", unwritten(path, err)
 	}
 	return f.Name(), nil
+}
+
+// newPrefix is how the names of files begin that are being written.
+const newPrefix = ".new-"
+
+// unwritten names the file that was to be: what is told once must not have another
+// temporary name in it each time.
+func unwritten(path string, err error) error {
+	return &fs.PathError{Op: "write", Path: path, Err: cause(err)}
 }
 
 // writeFile puts a file in place, whole or not at all.
@@ -50,7 +64,7 @@ func writeFile(path string, data []byte) error {
 	}
 	if err := os.Rename(name, path); err != nil {
 		_ = os.Remove(name) // the first error tells
-		return err
+		return unwritten(path, err)
 	}
 	if d, err := os.Open(filepath.Dir(path)); err == nil { // the rename itself survives a power cut
 		_ = d.Sync() // not every file system can
@@ -80,10 +94,72 @@ func createFile(path string, data []byte) error {
 	return errors.Join(err, f.Close())
 }
 
+// lease lets one process at a time do something, also on several nodes: a file that only one
+// can create, which says until when at most. The error is fs.ErrExist while another one has it.
+// A lease that ran out, that cannot be read, or that lasts longer than any of ours is a
+// leftover. Two that remove it at once, or whose clocks differ by more than the length, may
+// both go on; what they do must bear that.
+func lease(path string, now time.Time, length time.Duration) (release func(), err error) {
+	type leased struct {
+		Holder string    `json:"holder"` // draws leases apart
+		Until  time.Time `json:"until"`
+	}
+	mine, err := json.Marshal(leased{rand.Text(), now.Add(length)})
+	if err != nil {
+		return nil, err
+	}
+	err = createFile(path, mine)
+	if errors.Is(err, fs.ErrExist) {
+		var held leased
+		data, readErr := readFile(path, maxLease)
+		if errors.Is(readErr, fs.ErrNotExist) || readErr == nil && json.Unmarshal(data, &held) == nil &&
+			held.Until.After(now) && held.Until.Before(now.Add(2*length)) {
+			return nil, err
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		err = createFile(path, mine)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		if data, err := readFile(path, maxLease); err == nil && bytes.Equal(data, mine) {
+			_ = os.Remove(path) // else it runs out
+		}
+	}, nil
+}
+
+// maxLease bounds what is read of a lease, which has a hundred bytes.
+const maxLease = 1 << 10
+
+// sweep removes the files of a folder whose names begin so, and that are older than any
+// process needs them that lives.
+func sweep(dir, prefix string, now time.Time) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return // next time
+	}
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && strings.HasPrefix(e.Name(), prefix) && now.Sub(info.ModTime()) > sweepAge {
+			_ = os.Remove(filepath.Join(dir, e.Name())) // next time
+		}
+	}
+}
+
+// sweepAge is far beyond the two minutes of an order, so that clocks may differ.
+const sweepAge = time.Hour
+
 // cause is an error of the file system without the path, for those who name it themselves.
 func cause(err error) error {
-	if path := new(fs.PathError); errors.As(err, &path) {
+	var path *fs.PathError
+	var link *os.LinkError
+	switch {
+	case errors.As(err, &path):
 		return path.Err
+	case errors.As(err, &link):
+		return link.Err
 	}
 	return err
 }

@@ -1,9 +1,7 @@
 package certs
 
 import (
-	"bytes"
 	"crypto/ecdsa"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -37,7 +35,7 @@ import (
 // Bounds of what is read back.
 const (
 	maxChain  = 64 << 10 // key and chain: a dozen certificates; a handshake could not bear more
-	maxRecord = 4 << 10  // a record or lease is some 500 bytes
+	maxRecord = 4 << 10  // a record is some 500 bytes
 	maxAnswer = 8 << 10  // a certificate of tls-alpn-01 with its key is under 2 KiB
 	maxError  = 500      // the reason in a record: a few sentences
 
@@ -169,10 +167,7 @@ func (p pair) covered(cert *tls.Certificate) error {
 }
 
 // state is the folder of one authority.
-type state struct {
-	dir  string
-	node string // draws leases apart; new in each process
-}
+type state struct{ dir string }
 
 // openState makes the folders that are missing.
 func openState(dir, directory string) (*state, error) {
@@ -186,7 +181,7 @@ func openState(dir, directory string) (*state, error) {
 		}
 		return '_'
 	}, strings.ToLower(u.Host))
-	s := &state{dir: filepath.Join(dir, host[:min(len(host), 100)]+"-"+shortHash(directory)), node: rand.Text()}
+	s := &state{dir: filepath.Join(dir, host[:min(len(host), 100)]+"-"+shortHash(directory))}
 	for _, sub := range []string{"names", "answers", "leases"} {
 		if err := os.MkdirAll(filepath.Join(s.dir, sub), 0o700); err != nil {
 			return nil, fmt.Errorf("making the state directory of ACME: %w; let the program's user write there", err)
@@ -354,65 +349,15 @@ func parseAccountKey(data []byte) (*ecdsa.PrivateKey, error) {
 	return nil, errors.New("it is not an ECDSA key")
 }
 
-// lease says which node orders for a name, and until when at most.
-type lease struct {
-	Node  string    `json:"node"`
-	Until time.Time `json:"until"`
-}
-
-// lease lets one node at a time order for a name, of whatever kind of key: there is one
-// answer to tls-alpn-01 for it. The error is fs.ErrExist while another one does.
-// A lease that ran out, that cannot be read, or that lasts longer than any of ours is a
-// leftover. Two nodes that remove it at once may both order: a waste, but no harm.
-func (s *state) lease(name string, now time.Time, length time.Duration) (release func(), err error) {
-	path := s.path("leases", name)
-	mine, err := json.Marshal(lease{Node: s.node, Until: now.Add(length)})
-	if err != nil {
-		return nil, err
-	}
-	err = createFile(path, mine)
-	if errors.Is(err, fs.ErrExist) {
-		var held lease
-		data, readErr := readFile(path, maxRecord)
-		if errors.Is(readErr, fs.ErrNotExist) || readErr == nil && json.Unmarshal(data, &held) == nil &&
-			held.Until.After(now) && held.Until.Before(now.Add(2*length)) {
-			return nil, err
-		}
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
-		}
-		err = createFile(path, mine)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return func() {
-		if data, err := readFile(path, maxRecord); err == nil && bytes.Equal(data, mine) {
-			_ = os.Remove(path) // else it runs out
-		}
-	}, nil
-}
-
-// sweep removes what crashed processes left: temporary files, answers and leases older than
-// any order lasts.
+// sweep removes what crashed processes left.
 func (s *state) sweep(now time.Time) {
-	for _, sub := range []string{".", "names", "answers", "leases"} {
-		entries, err := os.ReadDir(s.path(sub))
-		if err != nil {
-			continue
-		}
-		for _, e := range entries {
-			if sub == "answers" || sub == "leases" || strings.HasPrefix(e.Name(), ".new-") {
-				if info, err := e.Info(); err == nil && now.Sub(info.ModTime()) > sweepAge {
-					_ = os.Remove(s.path(sub, e.Name())) // next time
-				}
-			}
-		}
+	for _, sub := range []string{"..", ".", "names"} {
+		sweep(s.path(sub), newPrefix, now)
+	}
+	for _, sub := range []string{"answers", "leases"} { // in use for two minutes at most
+		sweep(s.path(sub), "", now)
 	}
 }
-
-// sweepAge is far beyond the two minutes of an order, so that clocks may differ.
-const sweepAge = time.Hour
 
 // setCurrent notes which authority's folder is in use, for [ReadStatus].
 func (s *state) setCurrent() error {

@@ -84,26 +84,30 @@ func TestStateFiles(t *testing.T) {
 	if left, _ := filepath.Glob(s.path("names", ".new-*")); len(left) > 0 {
 		t.Errorf("left over: %q", left)
 	}
+	away := s.path("away", "x") // told once, whatever the name that it would have had first
+	if err := writeFile(away, nil); err == nil || err.Error() != "write "+away+": no such file or directory" {
+		t.Error(err)
+	}
 
 	now := time.Now()
-	release, err := s.lease("imap.example.org", now, time.Minute)
+	path := s.path("leases", "imap.example.org")
+	release, err := lease(path, now, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := &state{dir: s.dir, node: "other"}
-	if _, err := other.lease("imap.example.org", now, time.Minute); !errors.Is(err, fs.ErrExist) {
+	if _, err := lease(path, now, time.Minute); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("leased twice: %v", err)
 	}
-	again, err := other.lease("imap.example.org", now.Add(2*time.Minute), time.Minute)
+	again, err := lease(path, now.Add(2*time.Minute), time.Minute)
 	if err != nil {
 		t.Errorf("a stale one: %v", err)
 	}
 	release() // too late: it is another's
-	if _, err := s.lease("imap.example.org", now.Add(2*time.Minute), time.Minute); !errors.Is(err, fs.ErrExist) {
+	if _, err := lease(path, now.Add(2*time.Minute), time.Minute); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("somebody else's lease was removed: %v", err)
 	}
 	again()
-	if _, err := os.Stat(s.path("leases", "imap.example.org")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("not released: %v", err)
 	}
 }

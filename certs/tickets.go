@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -42,9 +41,10 @@ const (
 	// rereadEvery is how often the file is looked at for keys of other nodes.
 	rereadEvery = time.Minute
 
-	// lockLife is when a lock was left behind by a node that died: writing a few
-	// hundred bytes takes no minute.
-	lockLife = time.Minute
+	// lockTime is when a lock counts as left behind by a node that died: writing a few
+	// hundred bytes takes no minute. Should two write all the same, one of two new keys
+	// may be lost, ten minutes before its use.
+	lockTime = time.Minute
 )
 
 // Bounds of the file: in regular use there are four keys, of a hundred bytes each.
@@ -68,8 +68,6 @@ type Tickets struct {
 	keys    []ticketKey // in force, the oldest first
 	unsaved []ticketKey // those of them that the file has yet to get
 	told    string      // the last trouble that the log was told
-	met     fs.FileInfo // another node's lock, and when it was met first
-	metAt   time.Time
 }
 
 // ticketKey is a key and the moment from which tickets are made with it.
@@ -186,12 +184,8 @@ func (t *Tickets) save(known []ticketKey, now time.Time) error {
 		t.keys = next
 		return nil
 	}
-	unlock, err := t.lock(now)
-	if err != nil {
-		t.keys, t.unsaved = t.alone(merge(known, t.unsaved), now)
-		return err
-	}
-	if unlock == nil {
+	release, err := lease(t.path+".lock", now, lockTime)
+	if errors.Is(err, fs.ErrExist) {
 		// Another node is at it. Its key comes with the next reading; a first one of
 		// our own serves until then.
 		t.keys = merge(known, t.unsaved)
@@ -200,22 +194,31 @@ func (t *Tickets) save(known []ticketKey, now time.Time) error {
 		}
 		return nil
 	}
-	defer unlock()
-	if known, err = t.read(); err != nil { // again: it may have changed before the lock was ours
-		t.keys, t.unsaved = t.alone(merge(known, t.unsaved), now)
-		return err
+	if err == nil {
+		defer release()
+		next, err = t.update(now)
 	}
-	next, changed = schedule(merge(known, t.unsaved), now)
-	if !changed && len(t.unsaved) == 0 {
-		t.keys = next
-		return nil
-	}
-	if err := t.write(next); err != nil {
+	if err != nil {
 		t.keys, t.unsaved = t.alone(merge(known, t.unsaved), now)
 		return fmt.Errorf("writing session ticket keys to %s: %w", t.path, err)
 	}
 	t.keys, t.unsaved = next, nil
 	return nil
+}
+
+// update makes the file what it is to be, and returns its keys. It is read again, as it may
+// have changed before the lock was ours.
+func (t *Tickets) update(now time.Time) ([]ticketKey, error) {
+	known, err := t.read()
+	if err != nil {
+		return nil, err
+	}
+	next, changed := schedule(merge(known, t.unsaved), now)
+	if changed || len(t.unsaved) > 0 {
+		sweep(filepath.Dir(t.path), newPrefix, now) // keys must not lie about where a node died
+		err = t.write(next)
+	}
+	return next, err
 }
 
 // alone schedules without the file: what is new is remembered as not saved.
@@ -311,23 +314,15 @@ var errExposed = errors.New("others have rights to the file of session ticket ke
 
 // read reads the keys of the file. No file is no keys.
 func (t *Tickets) read() ([]ticketKey, error) {
-	f, err := os.Open(t.path)
+	info, err := os.Stat(t.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("reading session ticket keys: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("reading session ticket keys: %w", err)
-	}
-	if info.Mode().Perm()&0o077 != 0 {
+	if err == nil && info.Mode().Perm()&0o077 != 0 {
 		return nil, fmt.Errorf("%s: %w (mode %04o); remove the file, and new keys are made", t.path, errExposed, info.Mode().Perm())
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxKeysFile+1))
-	if err != nil {
+	data, err := readFile(t.path, maxKeysFile)
+	if err != nil && !errors.Is(err, errTooLarge) {
 		return nil, fmt.Errorf("reading session ticket keys: %w", err)
 	}
 	return parseKeys(data)
@@ -347,62 +342,11 @@ func parseKeys(data []byte) ([]ticketKey, error) {
 	return merge(nil, file.Keys), nil
 }
 
-// write replaces the file, so that a reader sees the old or the new one, and a machine that
-// loses power has one of them.
-func (t *Tickets) write(keys []ticketKey) (err error) {
+// write replaces the file.
+func (t *Tickets) write(keys []ticketKey) error {
 	data, err := json.MarshalIndent(ticketFile{Keys: keys}, "", "  ")
 	if err != nil {
 		return err
 	}
-	// Always the same name, so that a node that dies leaves one file with keys at most.
-	fresh := t.path + ".new"
-	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(fresh, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(fresh)
-		}
-	}()
-	_, err = f.Write(append(data, '\n'))
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(fresh, t.path)
-}
-
-// lock makes sure that one node at a time adds to the file: a file beside it that only one can
-// create. The function is nil if another node has it. One that stays the same for lockLife was
-// left behind, and is taken over; its own time is not asked, as it is that of another clock.
-// Should two nodes do so in the same instant, one of two new keys may be lost, ten minutes
-// before its use.
-func (t *Tickets) lock(now time.Time) (unlock func(), err error) {
-	path := t.path + ".lock"
-	for {
-		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if err == nil {
-			f.Close()
-			t.met = nil
-			return func() { os.Remove(path) }, nil
-		}
-		if !errors.Is(err, fs.ErrExist) {
-			return nil, fmt.Errorf("locking session ticket keys: %w", err)
-		}
-		info := stat(path)
-		if info == nil || t.met == nil || !same(info, t.met) {
-			t.met, t.metAt = info, now
-			return nil, nil
-		}
-		if now.Sub(t.metAt) < lockLife {
-			return nil, nil
-		}
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("taking over a lock of session ticket keys: %w", err)
-		}
-		t.met = nil
-	}
+	return writeFile(t.path, append(data, '\n'))
 }
