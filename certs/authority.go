@@ -10,7 +10,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -102,28 +101,24 @@ func (a *Authority) Pool() *x509.CertPool {
 
 // WriteCA writes the authority's certificate, for clients that shall trust it; usually to ca.pem.
 func (a *Authority) WriteCA(file string) error {
-	return writePEM(file, 0o644, &pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw})
+	return writeNew(file, encodeChain(a.cert.Raw), 0o644)
 }
 
 // Write writes a certificate and its key into the files of p, so that [Load] reads them.
 // The file with the key has mode 0600.
 func Write(cert tls.Certificate, p Pair) error {
-	der, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
+	key, err := encodeKey(cert.PrivateKey)
 	if err != nil {
 		return fmt.Errorf("writing a key to %s: %w", p.keyFile(), err)
 	}
-	key := &pem.Block{Type: "PRIVATE KEY", Bytes: der}
-	var chain []*pem.Block
-	for _, raw := range cert.Certificate {
-		chain = append(chain, &pem.Block{Type: "CERTIFICATE", Bytes: raw})
-	}
+	chain := encodeChain(cert.Certificate...)
 	if p.Key == "" {
-		return writePEM(p.Cert, 0o600, append(chain, key)...)
+		return writeNew(p.Cert, append(chain, key...), 0o600)
 	}
-	if err := writePEM(p.Key, 0o600, key); err != nil {
+	if err := writeNew(p.Key, key, 0o600); err != nil {
 		return err
 	}
-	return writePEM(p.Cert, 0o644, chain...)
+	return writeNew(p.Cert, chain, 0o644)
 }
 
 // sign certifies a public key; a serial number is drawn by the library (RFC 5280 section 4.1.2.2).
@@ -149,20 +144,10 @@ func newKey(kind KeyType) (crypto.Signer, error) {
 	return nil, fmt.Errorf("no such kind of key: %v", kind)
 }
 
-// writePEM writes a new file. An old one is removed first: writing into it would keep its mode.
-func writePEM(file string, mode fs.FileMode, blocks ...*pem.Block) (err error) {
+// writeNew writes a file anew. An old one is removed first: writing into it would keep its mode.
+func writeNew(file string, data []byte, mode fs.FileMode) error {
 	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	for _, b := range blocks {
-		if err := pem.Encode(f, b); err != nil {
-			return err
-		}
-	}
-	return nil
+	return os.WriteFile(file, data, mode)
 }

@@ -165,6 +165,29 @@ var keyParsers = map[string]func([]byte) (any, error){
 	"EC PRIVATE KEY":  func(der []byte) (any, error) { return x509.ParseECPrivateKey(der) },
 }
 
+// encodeKey makes the PEM form of a private key.
+func encodeKey(key crypto.PrivateKey) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
+// encodeChain makes the PEM form of certificates.
+func encodeChain(chain ...[]byte) (out []byte) {
+	for _, der := range chain {
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	return out
+}
+
+// encodeCert makes the PEM form of a key and its chain.
+func encodeCert(cert *tls.Certificate) ([]byte, error) {
+	key, err := encodeKey(cert.PrivateKey)
+	return append(key, encodeChain(cert.Certificate...)...), err
+}
+
 // matches says whether the key is the certificate's.
 func matches(c *x509.Certificate, key crypto.Signer) bool {
 	public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })

@@ -132,19 +132,6 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// encodeCert makes the PEM form of a key and its chain.
-func encodeCert(cert *tls.Certificate) ([]byte, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
-	if err != nil {
-		return nil, err
-	}
-	out := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	for _, raw := range cert.Certificate {
-		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw})...)
-	}
-	return out, nil
-}
-
 // parseCert reads the PEM form of a key and its chain, and holds it against the pair. Dates are
 // not judged: an expired certificate is better than none.
 func parseCert(p pair, data []byte) (*tls.Certificate, error) {
@@ -322,18 +309,16 @@ func (s *state) accountKey(eab *EAB) (*ecdsa.PrivateKey, error) {
 	return nil, errors.New("the account key is made and replaced by somebody else all the time")
 }
 
+// makeAccountKey makes a key and its PEM form.
 func makeAccountKey() ([]byte, error) {
 	key, err := newKey(ECDSA)
 	if err != nil {
 		return nil, err
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+	return encodeKey(key)
 }
 
+// parseAccountKey reads what makeAccountKey made.
 func parseAccountKey(data []byte) (*ecdsa.PrivateKey, error) {
 	block, _ := pem.Decode(data)
 	if block == nil {
