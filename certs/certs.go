@@ -104,7 +104,7 @@ import (
 	"time"
 )
 
-// ErrNone says that a store holds no certificate at all.
+// ErrNone says that there is no certificate at all.
 var ErrNone = errors.New("no certificate is loaded; name one in the configuration")
 
 // Error is what is wrong with one certificate or key file, and what to do about it.
@@ -236,29 +236,10 @@ func rank(a, b *entry) int {
 	return b.info.NotAfter.Compare(a.info.NotAfter)
 }
 
-// Get returns a certificate that the client can use, of those for the name in hello; if
-// there are none for that name, of those for fallback; if there are none for that either,
-// of all. Valid ones go before those out of date. When the client can use none of them it
-// gets the first, with which the handshake fails for the true reason: a certificate of
-// another name would only hide it. On an empty store the error is [ErrNone].
-func (s *Store) Get(hello *tls.ClientHelloInfo, fallback string) (*tls.Certificate, error) {
-	candidates := s.named(hello.ServerName)
-	if candidates == nil {
-		candidates = s.named(fallback)
-	}
-	if candidates == nil {
-		candidates = s.all
-	}
-	if candidates == nil {
-		return nil, ErrNone
-	}
-	nameless := *hello // the name is settled; SupportsCertificate would hold it against a fallback
-	nameless.ServerName = ""
-	return pick(&nameless, candidates), nil
-}
-
-// pick chooses one of the certificates, of which there is at least one, as [Store.Get] says.
-// The hello must have no server name.
+// pick chooses one of the certificates, of which there is at least one: the first that the
+// client can use, valid ones before those out of date. When it can use none of them it gets
+// the first, with which the handshake fails for the true reason: a certificate of another
+// name would only hide it. The hello must have no server name.
 func pick(nameless *tls.ClientHelloInfo, candidates []*entry) *tls.Certificate {
 	if len(candidates) == 1 {
 		return &candidates[0].tls
@@ -280,10 +261,9 @@ func pick(nameless *tls.ClientHelloInfo, candidates []*entry) *tls.Certificate {
 	return &candidates[0].tls
 }
 
-// named returns the certificates for a name: those that say it, then those with a wildcard
-// for it.
+// named returns the certificates for a folded name: those that say it, then those with a
+// wildcard for it.
 func (s *Store) named(name string) []*entry {
-	name = Fold(name)
 	if found := s.byName[name]; found != nil {
 		return found
 	}
@@ -295,7 +275,7 @@ func (s *Store) named(name string) []*entry {
 }
 
 // Covers says whether some certificate is for the name.
-func (s *Store) Covers(name string) bool { return s.named(name) != nil }
+func (s *Store) Covers(name string) bool { return s.named(Fold(name)) != nil }
 
 // List describes every certificate, the preferred first.
 func (s *Store) List() []Info {
