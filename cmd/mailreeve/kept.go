@@ -112,7 +112,9 @@ func (k *kept) prepare(c *config.Config, former *config.Config) (*change, error)
 	if err := n.listen(); err != nil {
 		return nil, err
 	}
+	n.issuer.hold()
 	if err := k.keeper.Set(sources(c, n.issuer.orNil())); err != nil {
+		n.issuer.release()
 		n.closeFresh()
 		return nil, err
 	}
@@ -121,6 +123,7 @@ func (k *kept) prepare(c *config.Config, former *config.Config) (*change, error)
 
 // undo takes a change back that could not come into force with the rest.
 func (n *change) undo() {
+	defer n.issuer.release()
 	n.closeFresh()
 	if n.former.Names == nil {
 		return
@@ -133,6 +136,7 @@ func (n *change) undo() {
 // commit puts the change in force. Challenges can be answered before anything is ordered.
 func (n *change) commit() {
 	n.site.Apply(n.pages)
+	n.issuer.release()
 	for _, s := range n.fresh {
 		s.serve(n.kept)
 		n.log.Info("listening", zap.String("listener", s.key), zap.Stringer("address", s.Addr()))
@@ -208,6 +212,10 @@ type issuer struct {
 	made   string // of which configuration
 	cancel context.CancelFunc
 	done   chan struct{}
+
+	mu    sync.Mutex
+	held  bool     // a configuration is prepared that may yet not come into force
+	names []string // to keep, told meanwhile; nil: none were
 }
 
 // orNil is an interface that is nil where nobody orders.
@@ -227,6 +235,41 @@ func (i *issuer) Certificate(ctx context.Context, name string, kind certs.KeyTyp
 		}
 	}
 	return c, err
+}
+
+// Keep passes the names on, or holds them back: what does not come into force must not cost
+// an order.
+func (i *issuer) Keep(names []string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.held {
+		i.names = append([]string{}, names...)
+		return
+	}
+	i.acme.Keep(names)
+}
+
+// hold holds back names until release. Both may be told to nobody.
+func (i *issuer) hold() {
+	if i == nil {
+		return
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.held = true
+}
+
+// release passes on the last names that were held back.
+func (i *issuer) release() {
+	if i == nil {
+		return
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.held && i.names != nil {
+		i.acme.Keep(i.names)
+	}
+	i.held, i.names = false, nil
 }
 
 // nextIssuer is who orders by a configuration: the present one, where it has not changed.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -284,6 +285,41 @@ func TestSuccession(t *testing.T) {
 	if (*issuer)(nil).orNil() != nil {
 		t.Error("nobody is somebody")
 	}
+}
+
+// The names of a configuration are ordered when it is in force and not before: a port that is
+// taken must not cost an order at the CA.
+func TestNamesOfWhatIsNotInForce(t *testing.T) {
+	t.Cleanup(func() { goleak.VerifyNone(t, goleak.IgnoreCurrent()) })
+	r := newRunning(t, ordering)
+	defer r.close()
+	known := func() (names []string) {
+		for _, s := range r.kept.issuer.Status() {
+			names = append(names, s.Name)
+		}
+		return names
+	}
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	taken := strings.NewReplacer("new.example.org", "typo.example.org", "'127.0.0.1:0', protocol", "'"+busy.Addr().String()+"', protocol").Replace(ordering)
+	r.write("mailreeve.yaml", taken)
+	r.log.forget()
+	if r.reload(); !strings.Contains(r.log.await(t, "the new configuration is (not )?in force"), "not in force") {
+		t.Fatal("it is in force")
+	}
+	if got := known(); slices.Contains(got, "typo.example.org") {
+		t.Errorf("asked to keep %v", got)
+	}
+	if line := r.now("new.example.org", "right.example.org"); strings.Contains(line, "not in force") {
+		t.Fatal(line)
+	}
+	if got := known(); !slices.Contains(got, "right.example.org") {
+		t.Errorf("asked to keep %v", got)
+	}
+	r.drain(make(chan os.Signal))
 }
 
 // fakeACME has one certificate, or an error.
