@@ -256,7 +256,7 @@ func TestACMERenewal(t *testing.T) {
 	ca.Close()
 	second := serial()
 	failed := ""
-	within(20*time.Second, "an error in the list", func() bool {
+	within(lifetime, "an error in the list", func() bool {
 		for _, protocol := range usualPorts {
 			failed = cmp.Or(failed, p.failure(t, usualNames[protocol]))
 		}
