@@ -14,18 +14,30 @@
 // the event), and asks for [Policy.Bounds] when it must say what it offers, or
 // judge a mechanism, before it knows who is there.
 //
+// # Where it lies
+//
+// facts.go has the facts and matchers, policy.go what a policy is, decide.go the
+// evaluation, exceptions.go their index. file.go has the types of the policy file,
+// compile.go makes a policy of them. On these stand explain.go, calendar.go,
+// check.go and prove.go, rehearse.go (the file's tests) and replay.go.
+//
 // # Roads not taken
 //
 // There is no expression language. The facts are few and their values finite,
 // so a closed matcher can be enumerated and proved, and a mistake in it can be
 // named by line and column.
+//
+// A hold is no part of a policy: it comes and goes within seconds, while a policy
+// is a file with a hash. So whoever decides brings it along.
+//
+// The windows of a brownout are computed in every decision that needs them, from
+// the local day. A list made beforehand would be quicker, and end one day.
 package policy
 
 import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"math/bits"
 	"slices"
 	"strings"
 	"time"
@@ -68,10 +80,42 @@ const (
 	LegacyHostname Finding = "legacy_hostname" // a server name that is to go
 )
 
+// Share is a part of all accounts or networks, in thousandths of a percent.
+type Share int32
+
+// Everybody is the whole, and the number of buckets.
+const Everybody Share = 100_000
+
+// String returns the share in percent.
+func (s Share) String() string {
+	return strings.TrimRight(strings.TrimRight(fmt.Sprintf("%d.%03d", s/1000, s%1000), "0"), ".") + "%"
+}
+
 // Stage is what a requirement does from an instant on.
 type Stage struct {
-	From time.Time // inclusive; the zero time is "since ever"
+	From     time.Time // inclusive; the zero time is "since ever"
+	Do       Action
+	Share    Share     // of accounts that it concerns; the others get the last stage without a share. 0: all
+	Brownout *Brownout // nil: none
+	Ratchet  *Ratchet  // nil: none
+	Probe    Share     // of client networks from which a mechanism is hidden; 0: none
+	Lower    bool      // it may be milder than the stage before it
+}
+
+// Brownout is a trial outage that returns, by the clock on the wall.
+type Brownout struct {
 	Do   Action
+	Days [7]bool        // by [time.Weekday], on which a window begins
+	At   time.Duration  // from midnight, as a clock on the wall shows it
+	For  time.Duration  // as time passes, over midnight and over a change of the clock
+	Zone *time.Location // nil: UTC
+}
+
+// Ratchet protects accounts that have been clean for long: who has come as far
+// does not fall back. That they are is the ledger's to say.
+type Ratchet struct {
+	Clean time.Duration
+	Do    Action
 }
 
 // Requirement is one thing that the policy demands.
@@ -83,142 +127,173 @@ type Requirement struct {
 	Stages  []Stage // ascending by From
 }
 
-// at returns what the requirement does at an instant: Pass before its first stage.
-func (r *Requirement) at(now time.Time) Action {
-	do := Pass
-	for i := range r.Stages {
-		if r.Stages[i].From.After(now) {
-			break
-		}
-		do = r.Stages[i].Do
-	}
-	return do
+// Exception lowers what requirements do to some sessions, for a time. It never raises.
+type Exception struct {
+	ID     string
+	For    []string // ids of requirements
+	Match  Matcher
+	Cap    Action    // the severest that is left
+	Until  time.Time // the first instant without it
+	Reason string
+	Owner  string
+}
+
+// Hold caps everything at run time. It is brought along by whoever asks for a
+// verdict.
+type Hold struct {
+	Cap    Action
+	Reason string
+	Owner  string
+	Since  time.Time
+	Until  time.Time // the first instant without it
+}
+
+// in reports whether the hold is in force.
+func (h *Hold) in(now time.Time) bool {
+	return h != nil && !now.Before(h.Since) && now.Before(h.Until)
+}
+
+// rule is a requirement, made ready.
+type rule struct {
+	Requirement
+	fallback []int        // by stage: the last earlier one without a share, or -1
+	index    index        // the exceptions that name it
+	listed   []*Exception // the same, by id
 }
 
 // maxRequirements is the width of a verdict's bit set. A provider's policy has
 // a handful; a file with more wants a better scope.
 const maxRequirements = 64
 
-// Policy is a checked set of requirements. It never changes once made, and may
-// be used by any number of goroutines.
+// Policy is a checked set of requirements with their exceptions. It never
+// changes once made, and may be used by any number of goroutines.
 type Policy struct {
-	name         string
-	requirements []Requirement // ascending by ID, so that order in a file means nothing
+	name       string
+	rules      []rule      // ascending by ID, so that order in a file means nothing
+	exceptions []Exception // likewise
 }
 
-// New checks the requirements and makes a policy of them. The name and a hash
-// of the content identify it in events.
-func New(name string, requirements []Requirement) (*Policy, error) {
+// New checks the requirements and exceptions and makes a policy of them. The
+// name and a hash of the content identify it in events.
+func New(name string, requirements []Requirement, exceptions ...Exception) (*Policy, error) {
 	if len(requirements) > maxRequirements {
 		return nil, fmt.Errorf("%d requirements: at most %d are possible", len(requirements), maxRequirements)
 	}
-	rs := slices.Clone(requirements)
-	slices.SortFunc(rs, func(a, b Requirement) int { return strings.Compare(a.ID, b.ID) })
-	h := sha256.New()
-	for i := range rs {
-		r := &rs[i]
-		if r.ID == "" {
-			return nil, fmt.Errorf("a requirement has no id")
-		}
-		if i > 0 && rs[i-1].ID == r.ID {
+	p := &Policy{rules: make([]rule, len(requirements)), exceptions: slices.Clone(exceptions)}
+	for i, r := range requirements {
+		r.Stages = slices.Clone(r.Stages)
+		p.rules[i] = rule{Requirement: r}
+	}
+	slices.SortFunc(p.rules, func(a, b rule) int { return strings.Compare(a.ID, b.ID) })
+	slices.SortFunc(p.exceptions, func(a, b Exception) int { return strings.Compare(a.ID, b.ID) })
+	for i := range p.rules {
+		r := &p.rules[i]
+		if i > 0 && p.rules[i-1].ID == r.ID {
 			return nil, fmt.Errorf("requirement %s: the id is used twice", r.ID)
 		}
-		if len(r.Stages) == 0 {
-			return nil, fmt.Errorf("requirement %s: no stages", r.ID)
+		if err := r.prepare(); err != nil {
+			return nil, err
 		}
-		for j := 1; j < len(r.Stages); j++ {
-			if !r.Stages[j-1].From.Before(r.Stages[j].From) {
-				return nil, fmt.Errorf("requirement %s: stage %d is not later than the one before it", r.ID, j+1)
-			}
-		}
-		fmt.Fprintf(h, "%q %q %v %v %v\n", r.ID, r.Finding, r.Scope, r.Require, r.Stages)
 	}
-	return &Policy{
-		name:         name + "@" + hex.EncodeToString(h.Sum(nil)[:6]),
-		requirements: rs,
-	}, nil
+	for i := range p.exceptions {
+		e := &p.exceptions[i]
+		e.Match = e.Match.prepared()
+		if i > 0 && p.exceptions[i-1].ID == e.ID {
+			return nil, fmt.Errorf("exception %s: the id is used twice", e.ID)
+		}
+		for _, id := range e.For {
+			r := p.rule(id)
+			if r == nil {
+				return nil, fmt.Errorf("exception %s: there is no requirement %s", e.ID, id)
+			}
+			r.listed = append(r.listed, e)
+		}
+	}
+	for i := range p.rules {
+		p.rules[i].index = indexOf(p.rules[i].listed)
+	}
+	p.name = name + "@" + p.digest()
+	return p, nil
+}
+
+// prepare checks a requirement and makes it ready.
+func (r *rule) prepare() error {
+	if r.ID == "" {
+		return fmt.Errorf("a requirement has no id")
+	}
+	if len(r.Stages) == 0 {
+		return fmt.Errorf("requirement %s: no stages", r.ID)
+	}
+	r.Scope, r.Require = r.Scope.prepared(), r.Require.prepared()
+	r.fallback = make([]int, len(r.Stages))
+	last := -1
+	for i := range r.Stages {
+		s := &r.Stages[i]
+		if i > 0 && !r.Stages[i-1].From.Before(s.From) {
+			return fmt.Errorf("requirement %s: stage %d is not later than the one before it", r.ID, i+1)
+		}
+		if s.Share < 0 || s.Share > Everybody || s.Probe < 0 || s.Probe > Everybody {
+			return fmt.Errorf("requirement %s: stage %d: a share lies between 0%% and 100%%", r.ID, i+1)
+		}
+		if s.Share > 0 && s.severest() == Refuse {
+			return fmt.Errorf("requirement %s: stage %d: refuse comes before the account is known, so it has no share", r.ID, i+1)
+		}
+		r.fallback[i] = last
+		if s.Share == 0 {
+			last = i
+		}
+	}
+	return nil
+}
+
+// severest is the most that a stage can do.
+func (s *Stage) severest() Action {
+	do := s.Do
+	if s.Brownout != nil {
+		do = max(do, s.Brownout.Do)
+	}
+	if s.Ratchet != nil {
+		do = max(do, s.Ratchet.Do)
+	}
+	return do
+}
+
+// digest is the hash of what the policy says, whatever the order in its file.
+func (p *Policy) digest() string {
+	h := sha256.New()
+	for i := range p.rules {
+		r := &p.rules[i]
+		fmt.Fprintf(h, "requirement %q %q scope %s require %s\n", r.ID, r.Finding, r.Scope.key(), r.Require.key())
+		for _, s := range r.Stages {
+			fmt.Fprintf(h, "stage %d %v share %d probe %d", s.From.Unix(), s.Do, s.Share, s.Probe)
+			if b := s.Brownout; b != nil {
+				fmt.Fprintf(h, " brownout %v %v %v %v %v", b.Do, b.Days, b.At, b.For, b.zone())
+			}
+			if c := s.Ratchet; c != nil {
+				fmt.Fprintf(h, " ratchet %v %v", c.Clean, c.Do)
+			}
+			fmt.Fprintln(h)
+		}
+	}
+	for i := range p.exceptions {
+		e := &p.exceptions[i]
+		fmt.Fprintf(h, "exception %q for %q match %s cap %v until %d\n", e.ID, slices.Sorted(slices.Values(e.For)), e.Match.key(), e.Cap, e.Until.Unix())
+	}
+	return hex.EncodeToString(h.Sum(nil)[:6])
+}
+
+// rule finds a requirement by its id.
+func (p *Policy) rule(id string) *rule {
+	i, found := slices.BinarySearchFunc(p.rules, id, func(r rule, id string) int { return strings.Compare(r.ID, id) })
+	if !found {
+		return nil
+	}
+	return &p.rules[i]
 }
 
 // String identifies the policy: its name, an at sign and twelve digits of the
 // hash of its content.
 func (p *Policy) String() string { return p.name }
-
-// Verdict is what policy says of a session. The zero Verdict passes.
-type Verdict struct {
-	Action   Action
-	Rule     *Requirement // the most severe of those violated, ties by id; nil where none is
-	violated uint64       // bit n: requirement n of the policy
-	policy   *Policy
-}
-
-// Violated returns the ids of all requirements violated, ascending, so that
-// one notice can list everything there is to change.
-func (v Verdict) Violated() []string {
-	if v.violated == 0 {
-		return nil
-	}
-	ids := make([]string, 0, bits.OnesCount64(v.violated))
-	for i := range v.policy.requirements {
-		if v.violated&(1<<i) != 0 {
-			ids = append(ids, v.policy.requirements[i].ID)
-		}
-	}
-	return ids
-}
-
-// Decide compares the facts with every requirement at an instant. The most
-// severe action wins. It allocates nothing.
-func (p *Policy) Decide(f *Facts, now time.Time) Verdict {
-	v := Verdict{policy: p}
-	for i := range p.requirements {
-		r := &p.requirements[i]
-		do := r.at(now)
-		if do == Pass || r.violatedBy(f) != yes {
-			continue
-		}
-		v.violated |= 1 << i
-		if v.Rule == nil || do > v.Action {
-			v.Action, v.Rule = do, r
-		}
-	}
-	return v
-}
-
-// Bounds answers with facts still unknown: the mildest and the severest action
-// that values for them could bring. The mildest is a lower bound: two
-// requirements that together leave no way out are not combined.
-func (p *Policy) Bounds(f *Facts, now time.Time) (mildest, severest Verdict) {
-	mildest = p.Decide(f, now)
-	severest = mildest
-	for i := range p.requirements {
-		r := &p.requirements[i]
-		do := r.at(now)
-		if do == Pass || r.violatedBy(f) != unknown {
-			continue
-		}
-		severest.violated |= 1 << i
-		if severest.Rule == nil || do > severest.Action {
-			severest.Action, severest.Rule = do, r
-		}
-	}
-	return mildest, severest
-}
-
-// violatedBy says whether the facts lie in the requirement's scope and fail it.
-func (r *Requirement) violatedBy(f *Facts) truth {
-	scope := r.Scope.match(f)
-	if scope == no {
-		return no
-	}
-	met := r.Require.match(f)
-	switch {
-	case met == yes:
-		return no
-	case met == no && scope == yes:
-		return yes
-	}
-	return unknown
-}
 
 var enforced = func() *Policy {
 	since := func(do Action) []Stage { return []Stage{{Do: do}} }
