@@ -136,27 +136,30 @@ func (k *checker) hosts() {
 		}
 	})
 	each(func(i int, key string, b *Brand) {
-		names, problems, err := b.legacyLines()
+		names, unread, err := b.legacyLines()
 		if err != nil {
 			k.file(child(key, "legacy_file"), err)
 		}
+		var misplaced faults
 		for _, n := range names {
-			p := Problem{File: b.LegacyFile, Line: n.line, Column: 1}
 			other, taken := brands[string(n.name)]
+			message, cure := "", ""
 			switch {
 			case canonical[string(n.name)] != "":
-				p.Message = fmt.Sprintf("%s is a canonical name in %s", quote(string(n.name)), canonical[string(n.name)])
-				p.Cure = "leave it in one of the two"
+				message = fmt.Sprintf("%s is a canonical name in %s", quote(string(n.name)), canonical[string(n.name)])
+				cure = "leave it in one of the two"
 			case taken && other != i:
-				p.Message = fmt.Sprintf("%s belongs to the brand %s already", quote(string(n.name)), quote(string(k.Brands[other].Name)))
-				p.Cure = "leave it in one of the two: the name tells the brand"
+				message = fmt.Sprintf("%s belongs to the brand %s already", quote(string(n.name)), quote(string(k.Brands[other].Name)))
+				cure = "leave it in one of the two: the name tells the brand"
 			default:
 				brands[string(n.name)] = i
 				continue
 			}
-			problems = append(problems, p)
+			misplaced.add(func() Problem {
+				return Problem{File: b.LegacyFile, Line: n.line, Column: 1, Message: message, Cure: cure}
+			})
 		}
-		k.elsewhere = append(k.elsewhere, problems.sorted().capped(mostTold)...)
+		k.elsewhere = append(k.elsewhere, unread.and(misplaced).told()...)
 	})
 }
 

@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -15,31 +16,31 @@ import (
 // every line of it is wrong.
 const mostTold = 10
 
-// LegacyNames reads the brand's file of old host names. Lines that are none are problems,
-// and left out; without a file there are no names. The error says that there is no reading
-// it at all.
+// LegacyNames reads the brand's file of old host names. Lines that are none are left out, and
+// the first of them are problems; without a file there are no names. The error says that there
+// is no reading it at all.
 func (b *Brand) LegacyNames() (names []Host, problems Problems, err error) {
-	placed, problems, err := b.legacyLines()
+	placed, faults, err := b.legacyLines()
 	for _, n := range placed {
 		names = append(names, n.name)
 	}
-	return names, problems, err
+	return names, faults.first, err
 }
 
 // legacyLines is LegacyNames with the lines where they stand.
-func (b *Brand) legacyLines() ([]placedName, Problems, error) {
+func (b *Brand) legacyLines() ([]placedName, faults, error) {
 	if b.LegacyFile == "" {
-		return nil, nil, nil
+		return nil, faults{}, nil
 	}
 	data, err := readFile(b.LegacyFile, maxFile)
 	if err != nil {
-		return nil, nil, err
+		return nil, faults{}, err
 	}
 	if len(data) > maxFile {
-		return nil, nil, wrong{b.LegacyFile + " is larger than 16 MiB", "is it the right one?"}
+		return nil, faults{}, wrong{b.LegacyFile + " is larger than 16 MiB", "is it the right one?"}
 	}
-	names, problems := readNames(b.LegacyFile, data)
-	return names, problems, nil
+	names, faults := readNames(b.LegacyFile, data)
+	return names, faults, nil
 }
 
 // placedName is a host name with its line.
@@ -49,7 +50,7 @@ type placedName struct {
 }
 
 // readNames reads the lines of a legacy file.
-func readNames(file string, data []byte) (names []placedName, problems Problems) {
+func readNames(file string, data []byte) (names []placedName, bad faults) {
 	data = bytes.TrimPrefix(data, []byte("\ufeff")) // as some editors leave it
 	line := 0
 	for text := range bytes.Lines(data) {
@@ -61,13 +62,15 @@ func readNames(file string, data []byte) (names []placedName, problems Problems)
 		}
 		var h Host
 		if err := h.UnmarshalText(word); err != nil {
-			problems = append(problems, Problem{File: file, Line: line, Column: columnOf(text, word),
-				Message: quote(string(word)) + " is not a host name", Cure: cureOfName(string(word))})
+			bad.add(func() Problem {
+				return Problem{File: file, Line: line, Column: columnOf(text, word),
+					Message: quote(string(word)) + " is not a host name", Cure: cureOfName(string(word))}
+			})
 			continue
 		}
 		names = append(names, placedName{h, line})
 	}
-	return names, problems
+	return names, bad
 }
 
 // columnOf is the column of a word in its line, in characters.
@@ -85,15 +88,31 @@ func cureOfName(word string) string {
 	return "write one like imap.example.org; its letters outside ASCII as xn--..."
 }
 
-// capped leaves the first problems of a file, and says how many more there are.
-func (ps Problems) capped(most int) Problems {
-	if len(ps) <= most {
-		return ps
+// faults are the problems of a file: the first of them, and how many there are. A binary file has
+// millions, and all of them would fill the memory of a running program.
+type faults struct {
+	first Problems
+	count int
+}
+
+// add counts a problem, which is made only if it will be told.
+func (f *faults) add(p func() Problem) {
+	if f.count++; len(f.first) <= mostTold {
+		f.first = append(f.first, p())
 	}
-	last := ps[most]
-	last.Message, last.Cure = fmt.Sprintf("this and %d more lines are wrong as well", len(ps)-most-1), "is it the right file?"
-	if len(ps) == most+1 {
-		return ps
+}
+
+// and joins the problems of two readings of a file, in the order of their places.
+func (f faults) and(other faults) faults {
+	first := slices.Concat(f.first, other.first).sorted()
+	return faults{first[:min(len(first), mostTold+1)], f.count + other.count}
+}
+
+// told gives the first problems; the last of them says how many more there are.
+func (f faults) told() Problems {
+	if f.count > mostTold+1 {
+		f.first[mostTold].Message = fmt.Sprintf("this and %d more lines are wrong as well", f.count-mostTold-1)
+		f.first[mostTold].Cure = "is it the right file?"
 	}
-	return append(ps[:most:most], last)
+	return f.first
 }
