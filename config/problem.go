@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Severity says what a [Problem] prevents.
@@ -29,7 +30,8 @@ type Problem struct {
 }
 
 // String prints the problem as "file:line:column: key: message; cure", leaving out what is
-// not known and marking a warning.
+// not known and marking a warning. It is one line, and nothing in it moves a terminal's cursor:
+// a file's name or a certificate's text may come from a stranger.
 func (p Problem) String() string {
 	var b strings.Builder
 	if p.File != "" {
@@ -49,7 +51,12 @@ func (p Problem) String() string {
 	if p.Cure != "" {
 		b.WriteString("; " + p.Cure)
 	}
-	return b.String()
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, b.String())
 }
 
 // Problems are all problems of a file, in the order of their places. As an error they print
