@@ -156,7 +156,7 @@ func TestParseDuration(t *testing.T) {
 // A problem is one line of plain text, whatever a file's name or a certificate says.
 func TestProblemIsOneLine(t *testing.T) {
 	p := Problem{File: "m.yaml", Line: 3, Column: 1, Message: "a\x1b[2J\nm.yaml: fine.pem: it is not in PEM form", Cure: "größer\r\x9b"}
-	if got, want := p.String(), "m.yaml:3:1: a?[2J?m.yaml: fine.pem: it is not in PEM form; größer??"; got != want {
+	if got, want := p.String(), "m.yaml:3:1: a?[2J?m.yaml: fine.pem: it is not in PEM form; größer?\ufffd"; got != want {
 		t.Errorf("got %q", got)
 	}
 }
