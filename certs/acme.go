@@ -546,7 +546,7 @@ func (a *ACME) finish(e *item, before record, cert *tls.Certificate, err error, 
 			message = "certificate issued"
 		}
 		a.log.Info(message, append(e.fields(), zap.Time("until", cert.Leaf.NotAfter),
-			zap.String("issuer", cleaned(cert.Leaf.Issuer.CommonName, 100)))...)
+			zap.String("issuer", issuerOf(cert.Leaf)))...)
 	case !givenUp:
 		a.failed(e, now, retryAfter(err), err.Error())
 		log, message := a.log.Warn, "no new certificate"

@@ -132,20 +132,14 @@ func (k *Keeper) Set(s Sources) error {
 	for i, name := range s.Names {
 		s.Names[i] = Fold(name)
 	}
-	var failed []error
-	next := map[Pair]*held{}
-	folder, err := k.read(s, true, next, &failed)
-	if err != nil {
-		failed = append(failed, err)
-	}
-	if failed != nil {
-		return errors.Join(failed...)
+	next, folder, failed := k.read(s, true)
+	if err := errors.Join(append(failed, folder.err)...); err != nil {
+		return err
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	first := k.held == nil
 	k.sources, k.folder = s, folder
-	k.adopt(next, first, 1)
+	k.adopt(next, 1)
 	clear(k.told)
 	return nil
 }
@@ -175,11 +169,9 @@ func (k *Keeper) Watch(ctx context.Context) {
 func (k *Keeper) poll() {
 	k.reading.Lock()
 	defer k.reading.Unlock()
-	next := map[Pair]*held{}
-	var failed []error // each is noted in its pair as well
-	folder, err := k.read(k.sources, false, next, &failed)
+	next, folder, _ := k.read(k.sources, false)
 	for pair, old := range k.held {
-		if next[pair] == nil && old.source == "folder" && err != nil {
+		if next[pair] == nil && old.source == "folder" && folder.err != nil {
 			next[pair] = old // the folder cannot be listed: nothing is known to be gone
 		}
 	}
@@ -187,24 +179,25 @@ func (k *Keeper) poll() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.folder = folder
-	k.adopt(next, false, patience)
+	k.adopt(next, patience)
 }
 
 // read looks at all pairs of the sources. With all, each is read; otherwise those alone that
-// have changed or that failed. The error is that of listing the folder; those of the pairs of
-// Files that could not be read are added to failed.
-func (k *Keeper) read(s Sources, all bool, next map[Pair]*held, failed *[]error) (failing, error) {
+// have changed or that failed. Each error is noted in its pair or the folder; those of Files
+// are listed as well.
+func (k *Keeper) read(s Sources, all bool) (next map[Pair]*held, folder failing, failed []error) {
+	next = map[Pair]*held{}
 	for _, p := range s.Files {
 		h, err := k.look(p, "file", all)
 		if err != nil {
-			*failed = append(*failed, err)
+			failed = append(failed, err)
 		}
 		next[p] = h
 	}
 	if s.Folder == "" {
-		return failing{}, nil
+		return next, failing{}, failed
 	}
-	folder := k.folder
+	folder = k.folder
 	pairs, err := listFolder(s.Folder)
 	folder.note(err)
 	for _, p := range pairs {
@@ -212,7 +205,7 @@ func (k *Keeper) read(s Sources, all bool, next map[Pair]*held, failed *[]error)
 			next[p], _ = k.look(p, "folder", all)
 		}
 	}
-	return folder, err
+	return next, folder, failed
 }
 
 // look looks at a pair and reads it if need be. The error says that there is nothing of use
@@ -326,13 +319,12 @@ func sorted(of map[Pair]*held) []*held {
 
 // adopt puts in force what was read, and logs what differs from what was held. An error is
 // logged when it was met so many times in a row; once is enough where somebody waits for it.
-func (k *Keeper) adopt(next map[Pair]*held, first bool, times int) {
-	changed := times == 1
+func (k *Keeper) adopt(next map[Pair]*held, times int) {
+	changed := times == 1 || len(next) != len(k.held)
 	for pair, h := range next {
 		old := k.held[pair]
 		changed = changed || old == nil || old.entry != h.entry || old.orphan() != h.orphan()
 	}
-	changed = changed || len(next) != len(k.held)
 	if changed {
 		// First the certificates, then the words about them: who reads the log may act on it.
 		store := newStore(entries(next, true))
@@ -340,9 +332,18 @@ func (k *Keeper) adopt(next map[Pair]*held, first bool, times int) {
 	}
 	was := k.held
 	k.held = next
+	k.say(was, times)
+	if changed && k.sources.Issuer != nil {
+		// What has lost its file is the issuer's from now on, even while it serves.
+		there := newStore(entries(next, false))
+		k.sources.Issuer.Keep(slices.DeleteFunc(slices.Clone(k.sources.Names), there.Covers))
+	}
+}
 
+// say logs what has changed in what is held.
+func (k *Keeper) say(was map[Pair]*held, times int) {
 	k.tell(&k.folder, times, k.sources.Folder)
-	for _, h := range sorted(next) {
+	for _, h := range sorted(k.held) {
 		old := was[h.pair]
 		if old == nil {
 			old = &held{}
@@ -354,10 +355,10 @@ func (k *Keeper) adopt(next map[Pair]*held, first bool, times int) {
 			k.log.Info("a certificate's file is back", h.fields()...)
 		case h.orphan() && !old.orphan():
 			k.log.Warn("a certificate's file is gone; it stays in force until a reload, as nothing else is for its names", h.fields()...)
-		case first:
+		case was == nil: // all are new, and counted below
 		case old.entry == nil:
 			k.log.Info("a certificate is new", h.fields()...)
-		case old.entry != nil && old.entry != h.entry:
+		case old.entry != h.entry:
 			k.log.Info("a certificate is replaced", append(h.fields(), zap.Time("former_not_after", old.entry.info.NotAfter))...)
 		}
 		if h.entry != nil && h.entry != old.entry {
@@ -367,17 +368,12 @@ func (k *Keeper) adopt(next map[Pair]*held, first bool, times int) {
 		}
 	}
 	for _, old := range sorted(was) {
-		if next[old.pair] == nil && old.entry != nil {
+		if k.held[old.pair] == nil && old.entry != nil {
 			k.log.Info("a certificate is no longer there, and no longer used", old.fields()...)
 		}
 	}
-	if first && len(next) > 0 {
-		k.log.Info("certificates are loaded", zap.Int("certificates", len(k.inForce.Load().store.all)))
-	}
-	if changed && k.sources.Issuer != nil {
-		// What has lost its file is the issuer's from now on, even while it serves.
-		there := newStore(entries(next, false))
-		k.sources.Issuer.Keep(slices.DeleteFunc(slices.Clone(k.sources.Names), there.Covers))
+	if was == nil && len(k.held) > 0 {
+		k.log.Info("certificates are loaded", zap.Int("certificates", len(k.Store().all)))
 	}
 }
 
@@ -546,13 +542,9 @@ func (k *Keeper) Status() []Status {
 func (h *held) status(canonical map[string]bool) []Status {
 	leaf := h.entry.tls.Leaf
 	s := Status{
-		Source: h.source, File: h.pair.Cert, KeyType: h.entry.info.KeyType, Issuer: leaf.Issuer.CommonName,
+		Source: h.source, File: h.pair.Cert, KeyType: h.entry.info.KeyType, Issuer: issuerOf(leaf),
 		NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Renewed: h.made, Failures: h.times,
 	}
-	if s.Issuer == "" && len(leaf.Issuer.Organization) > 0 {
-		s.Issuer = leaf.Issuer.Organization[0]
-	}
-	s.Issuer = cleaned(s.Issuer, maxHost)
 	switch {
 	case h.err != nil:
 		s.Error = cleaned(h.err.Error(), maxText)

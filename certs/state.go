@@ -413,7 +413,7 @@ func (s *state) status(p pair, cert *tls.Certificate, r record, canonical bool) 
 		Renewed: r.Renewed, Tried: r.Tried, Next: r.Next, Error: r.Error, Failures: r.Failures}
 	if cert != nil {
 		st.File = s.cert(p)
-		st.Issuer = cleaned(cert.Leaf.Issuer.CommonName, 100)
+		st.Issuer = issuerOf(cert.Leaf)
 		st.NotBefore, st.NotAfter = cert.Leaf.NotBefore, cert.Leaf.NotAfter
 	}
 	return st

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"slices"
 	"strings"
@@ -48,7 +49,7 @@ type Status struct {
 	Source    string    // "file", "folder" or "acme"; empty for a canonical name that has none of them
 	File      string    // where the certificate stands; empty if nowhere yet
 	KeyType   KeyType   // of the certificate's own key
-	Issuer    string    // common name of the authority that signed it, cleaned
+	Issuer    string    // name of the authority that signed it, cleaned
 	NotBefore time.Time // both zero: there is no certificate
 	NotAfter  time.Time
 	Renewed   time.Time // when it was issued to us, or its file was written
@@ -147,6 +148,15 @@ func (s Status) Trouble(at time.Time) error {
 // or there is nothing.
 func (s Status) Urgent(at time.Time) bool {
 	return s.Trouble(at) != nil && at.Add(urgent).After(s.NotAfter)
+}
+
+// issuerOf is the name of the authority that signed a certificate; some have no common name.
+func issuerOf(leaf *x509.Certificate) string {
+	name := leaf.Issuer.CommonName
+	if name == "" && len(leaf.Issuer.Organization) > 0 {
+		name = leaf.Issuer.Organization[0]
+	}
+	return cleaned(name, 100)
 }
 
 // sortStatus sorts by name, then kind of key, then the one that lasts longer.
