@@ -204,6 +204,7 @@ func readPEM(file string) ([]*pem.Block, error) {
 	case err != nil:
 		return nil, unreadable(file, "it", err)
 	}
+	empty := len(data) == 0
 	var blocks []*pem.Block
 	for {
 		var b *pem.Block
@@ -212,9 +213,13 @@ func readPEM(file string) ([]*pem.Block, error) {
 		}
 		blocks = append(blocks, b)
 	}
-	if blocks == nil {
+	switch {
+	case blocks != nil:
+	case empty:
+		return nil, &Error{File: file, Message: "it is empty", Cure: "write it anew; is the disk full?"}
+	default:
 		return nil, &Error{File: file, Message: "it is not in PEM form",
-			Cure: "convert it (openssl x509 or openssl pkey, -inform DER)"}
+			Cure: "convert it (openssl x509 or openssl pkey, -inform DER; openssl pkcs12 -nodes for a .p12)"}
 	}
 	return blocks, nil
 }

@@ -82,6 +82,10 @@ func (k *checker) folder(files []certs.Pair, at time.Time) (good []certs.Pair, o
 		k.foul(key, err, k.fail)
 		return nil, false
 	}
+	if len(pairs) == 0 && len(bad) == 0 {
+		k.warn(key, "no certificate with its key is in "+k.Certificates.Folder,
+			"name the directory that has NAME.pem, or SUBDIRECTORY/fullchain.pem beside privkey.pem, as certbot's live has")
+	}
 	told := 0
 	tell := func(err error) {
 		if told++; told <= mostTold {
