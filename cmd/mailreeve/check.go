@@ -36,9 +36,6 @@ in their last days, are errors.`,
 			out := c.OutOrStdout()
 			conf, problems, err := load(path, strict)
 			if err != nil {
-				if problems != nil {
-					return problems // the warnings too
-				}
 				return err
 			}
 			s, err := settings(conf, nil)

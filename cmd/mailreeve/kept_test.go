@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -319,6 +320,27 @@ func TestNamesOfWhatIsNotInForce(t *testing.T) {
 	if got := known(); !slices.Contains(got, "right.example.org") {
 		t.Errorf("asked to keep %v", got)
 	}
+	r.drain(make(chan os.Signal))
+}
+
+// What prevents a start or a reload is told with the warnings: a key in the folder that cannot
+// be used is why no certificate is for a name.
+func TestWarningsTellTheCause(t *testing.T) {
+	t.Cleanup(func() { goleak.VerifyNone(t, goleak.IgnoreCurrent()) })
+	r := newRunning(t, ordering)
+	defer r.close()
+	r.write("certs/mail.pem", "")
+	text := strings.NewReplacer(", new.example.org", "", "  files:", "  folder: certs\n# ", "  acme:", "# ", "state: state", "# ", "web:", "# ").Replace(ordering)
+	r.write("mailreeve.yaml", text)
+	const cause = "warning: certificates.folder: .*certs/mail.pem: it is empty"
+	err := (&daemonized{path: r.path, errors: syncing{newTranscript()}}).run(make(chan os.Signal), nil)
+	if err == nil || !regexp.MustCompile(cause).MatchString(err.Error()) || !strings.Contains(err.Error(), "no certificate is for imap.example.org") {
+		t.Errorf("got %v", err)
+	}
+	r.log.forget()
+	r.reload()
+	r.log.await(t, "warn\t.*"+cause)
+	r.log.await(t, `the new configuration is not in force.*"problems": 1}`)
 	r.drain(make(chan os.Signal))
 }
 

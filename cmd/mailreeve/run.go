@@ -227,10 +227,16 @@ func (d *daemonized) sayWrong(err error) {
 	var problems config.Problems
 	var h *hinted
 	if errors.As(err, &problems) {
+		wrong := 0
 		for _, p := range problems {
+			if p.Severity == config.Warning {
+				d.log.Warn(p.String())
+				continue
+			}
 			d.log.Error(p.String())
+			wrong++
 		}
-		fields = append(fields, zap.Int("problems", len(problems)))
+		fields = append(fields, zap.Int("problems", wrong))
 	} else {
 		fields = append(fields, zap.Error(err))
 	}

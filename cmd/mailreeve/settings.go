@@ -48,7 +48,10 @@ func load(path string, how strictness) (*config.Config, config.Problems, error) 
 	if how == lenient {
 		problems = forgiven(c, problems)
 	}
-	return c, problems, problems.Err()
+	if problems.Err() != nil {
+		return c, problems, problems // the warnings too: they may tell the cause
+	}
+	return c, problems, nil
 }
 
 // forgiven makes warnings of the errors that a running program can live with.
