@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,16 +18,20 @@ const (
 	// maxConnections bounds the connections of all listeners together. An answer takes
 	// milliseconds, so these are thousands of pages a second.
 	maxConnections = 512
-	// maxPerClient keeps one client from taking all places, and with them those of the
-	// certificate authority, whose challenges come at the same port.
+	// maxPerClient keeps one client from taking all places. It may be many: a balancer.
 	maxPerClient = 64
 )
 
-// places counts connections, in total and per client.
+// places has the connections, by client. Where there is no place left, the oldest connection
+// gives up its own: of the client who comes, if that one has all that he may have, or else of
+// the client who has the most. So nobody can keep a certificate authority, whose challenges
+// come at the same port, from being answered by holding connections open: whoever comes is
+// answered at once, and a request takes milliseconds.
 type places struct {
 	mu    sync.Mutex
 	total int
-	by    map[netip.Prefix]int
+	count uint64 // of all connections that there were
+	by    map[netip.Prefix][]*placed
 }
 
 // client is what counts as one client: an IPv4 address, or an IPv6 /64, which is the
@@ -45,32 +50,51 @@ func client(addr net.Addr) netip.Prefix {
 	return p
 }
 
-// take counts a connection and reports whether there was a place for it.
-func (p *places) take(c netip.Prefix) bool {
+// take gives a connection a place. The other one, if it is not nil, has lost its own for it.
+func (p *places) take(conn net.Conn) (taken, lost *placed) {
+	taken = &placed{Conn: conn, places: p, client: client(conn.RemoteAddr())}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.total >= maxConnections || p.by[c] >= maxPerClient {
-		return false
+	if own := p.by[taken.client]; len(own) >= maxPerClient {
+		lost = own[0]
+	} else if p.total >= maxConnections {
+		most := 0
+		for _, of := range p.by {
+			if len(of) > most || len(of) == most && of[0].number < lost.number {
+				most, lost = len(of), of[0]
+			}
+		}
+	}
+	if lost != nil {
+		p.drop(lost)
 	}
 	if p.by == nil {
-		p.by = map[netip.Prefix]int{}
+		p.by = map[netip.Prefix][]*placed{}
 	}
 	p.total++
-	p.by[c]++
-	return true
+	p.count++
+	taken.number = p.count
+	p.by[taken.client] = append(p.by[taken.client], taken)
+	return taken, lost
 }
 
-func (p *places) free(c netip.Prefix) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// drop takes a place back, once. The caller holds mu.
+func (p *places) drop(c *placed) {
+	of := p.by[c.client]
+	i := slices.Index(of, c)
+	if i < 0 {
+		return
+	}
 	p.total--
-	if p.by[c]--; p.by[c] <= 0 {
-		delete(p.by, c)
+	if of = slices.Delete(of, i, i+1); len(of) == 0 {
+		delete(p.by, c.client)
+	} else {
+		p.by[c.client] = of
 	}
 }
 
-// bounded is a listener whose connections take a place each; those for which there is
-// none are closed. Whatever fails, it accepts until it is closed.
+// bounded is a listener whose connections take a place each. Whatever fails, it accepts until
+// it is closed.
 type bounded struct {
 	net.Listener
 	places *places
@@ -98,12 +122,12 @@ func (l *bounded) Accept() (net.Conn, error) {
 			}
 		}
 		pause = 0
-		c := client(conn.RemoteAddr())
-		if l.places.take(c) {
-			return &placed{Conn: conn, leave: sync.OnceFunc(func() { l.places.free(c) })}, nil
+		taken, lost := l.places.take(conn)
+		if lost != nil {
+			lost.Conn.Close()
+			l.log.Debug("closed the oldest web connection: there are too many", zap.Stringer("client", lost.client.Addr()))
 		}
-		conn.Close()
-		l.log.Debug("turned a web connection away: there are too many", zap.Stringer("client", c.Addr()))
+		return taken, nil
 	}
 }
 
@@ -116,10 +140,14 @@ func (l *bounded) Close() error {
 // placed is a connection that gives its place back.
 type placed struct {
 	net.Conn
-	leave func()
+	places *places
+	client netip.Prefix
+	number uint64 // by age
 }
 
 func (c *placed) Close() error {
-	c.leave()
+	c.places.mu.Lock()
+	c.places.drop(c)
+	c.places.mu.Unlock()
 	return c.Conn.Close()
 }

@@ -429,46 +429,54 @@ func (p *places) taken() int {
 	defer p.mu.Unlock()
 	n := 0
 	for _, of := range p.by {
-		n += of
+		n += len(of)
 	}
 	return max(n, p.total)
 }
 
-// TestPlaces fills the site: one client, then many.
+// TestPlaces fills the site: one client, then many. Whoever comes has a place, and the oldest
+// connection of the client with the most of them has none any more.
 func TestPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t, &twoBrands)
 		closed := func(conn net.Conn) bool {
+			synctest.Wait()
 			conn.SetReadDeadline(time.Now().Add(time.Millisecond))
 			_, err := conn.Read(make([]byte, 1))
 			return errors.Is(err, io.EOF)
 		}
 		var one []net.Conn
 		for i := range maxPerClient {
-			conn := s.clear.dial(t, fmt.Sprintf("[2001:db8::%x]:1024", i))
-			if closed(conn) {
-				t.Fatalf("connection %d is refused", i)
-			}
-			one = append(one, conn)
+			one = append(one, s.clear.dial(t, fmt.Sprintf("[2001:db8::%x]:1024", i)))
 		}
-		if !closed(s.clear.dial(t, "[2001:db8::ffff]:1024")) {
-			t.Error("one client may have more than its places")
+		if closed(one[0]) {
+			t.Error("one client does not have its places")
 		}
-		if closed(s.secure.dial(t, "[2001:db8:0:1::1]:1024")) {
-			t.Error("another client is refused")
+		if closed(s.secure.dial(t, "[2001:db8::ffff]:1024")) || !closed(one[0]) || closed(one[1]) {
+			t.Error("one client has more than its places, or another connection than the oldest is closed")
 		}
-		one[0].Close()
+		one[1].Close()
 		synctest.Wait()
-		if closed(s.secure.dial(t, "[2001:db8::ffff]:1024")) {
+		if closed(s.secure.dial(t, "[2001:db8::fffe]:1024")) || closed(one[2]) {
 			t.Error("a place was not given back")
 		}
+		var many []net.Conn
 		for i := s.places.taken(); i < maxConnections; i++ {
-			if closed(s.clear.dial(t, fmt.Sprintf("192.0.2.%d:1024", i%200))) {
-				t.Fatalf("connection %d is refused", i)
-			}
+			many = append(many, s.clear.dial(t, fmt.Sprintf("192.0.2.%d:1024", i%200)))
 		}
-		if !closed(s.clear.dial(t, "198.51.100.1:1024")) {
-			t.Error("there is no bound in all")
+		if closed(one[2]) {
+			t.Error("the places are fewer")
+		}
+		last := s.clear.dial(t, "198.51.100.1:1024")
+		if !closed(one[2]) || closed(many[0]) {
+			t.Error("there is no bound in all, or it is not the heaviest client that bears it")
+		}
+		if n := s.places.taken(); n != maxConnections {
+			t.Errorf("%d places are taken", n)
+		}
+		io.WriteString(last, strings.ReplaceAll(get(challenges+"x", "a"), "\n", "\r\n"))
+		if _, _, err := receive(bufio.NewReader(last), "GET"); err != nil {
+			t.Errorf("the authority is not answered: %v", err)
 		}
 		time.Sleep(idlePatience)
 		synctest.Wait()
