@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -100,27 +99,12 @@ func troubled(list []certs.Status, bad []error, now time.Time, path string) erro
 // What cannot be read is left out, with the reason in bad.
 func statuses(c *config.Config) (list []certs.Status, bad []error) {
 	keeper, bad := readFiles(sources(c, nil))
-	acme := c.Certificates.ACME
-	var ordered []string // names that no file is for
-	for _, name := range canonicals(c) {
-		if !keeper.Store().Covers(name) {
-			ordered = append(ordered, name)
-		}
-	}
-	for _, s := range keeper.Status() {
-		switch {
-		case s.Source == "" && acme != nil:
-			continue // the state of ACME tells
-		case s.File != "":
-			s.Renewed = time.Time{}
-			if info, err := os.Stat(s.File); err == nil {
-				s.Renewed = info.ModTime()
-			}
-		}
-		list = append(list, s)
-	}
-	if acme != nil {
-		issued, err := certs.ReadStatus(acmeDir(c), ordered, acme.RSA)
+	list = keeper.Status()
+	if acme := c.Certificates.ACME; acme != nil {
+		// What no file is for, the state of ACME tells.
+		list = slices.DeleteFunc(list, func(s certs.Status) bool { return s.Source == "" })
+		rest := slices.DeleteFunc(canonicals(c), keeper.Store().Covers)
+		issued, err := certs.ReadStatus(acmeDir(c), rest, acme.RSA)
 		if err != nil {
 			bad = append(bad, err)
 		}
