@@ -251,27 +251,23 @@ func (l *legacy) add(b *Brand) error {
 }
 
 // find returns the brand of an old name that has a backend for the front, or for
-// any where that is empty, and whether the name is listed itself. The exact name goes before the longest
-// suffix, and that before the label.
+// any where that is empty, and whether the name is listed itself. The exact name
+// goes before the longest suffix, and that before the label.
 func (l *legacy) find(name, front string) (b *Brand, listed bool) {
 	if b := having(l.exact[name], front); b != nil {
 		return b, true
 	}
-	for i := strings.IndexByte(name, '.'); i >= 0; {
-		if b := having(l.suffix[name[i:]], front); b != nil {
-			return b, false
+	for i := range len(name) {
+		if name[i] == '.' {
+			if b := having(l.suffix[name[i:]], front); b != nil {
+				return b, false
+			}
 		}
-		next := strings.IndexByte(name[i+1:], '.')
-		if next < 0 {
-			break
-		}
-		i += 1 + next
 	}
-	label, _, dotted := strings.Cut(name, ".")
-	if !dotted {
-		return nil, false
+	if label, _, dotted := strings.Cut(name, "."); dotted {
+		return having(l.label[label], front), false
 	}
-	return having(l.label[label], front), false
+	return nil, false
 }
 
 // having returns the first brand that has a backend for the front.
