@@ -26,14 +26,14 @@ import (
 // maxEntries bounds what is looked at every few seconds: 10,000 certificates with their keys.
 const maxEntries = 20_000
 
-// Folder finds the certificates of a folder that a [Keeper] would use, whatever their dates.
+// Folder reads the certificates of a folder that a [Keeper] would use, whatever their dates.
 // There is an [*Error] in bad for each one that cannot be used, and err is one if the folder
 // itself cannot.
-func Folder(dir string) (good []Pair, bad []error, err error) {
+func Folder(dir string) (good []Info, bad []error, err error) {
 	pairs, err := listFolder(dir)
 	for _, p := range pairs {
-		if _, err := p.found(); err == nil {
-			good = append(good, p)
+		if e, err := p.found(); err == nil {
+			good = append(good, e.info)
 		} else if !p.bystander() {
 			bad = append(bad, err)
 		}

@@ -15,39 +15,10 @@ import (
 	"mailreeve/certs"
 )
 
-// certificates loads the certificates, and looks whether there is one for every canonical name.
+// certificates looks at the certificates of files and folder, and whether there is one for
+// every canonical name.
 func (k *checker) certificates(at time.Time) {
-	var good []certs.Pair
-	file := k.unique("certificate", "leave one of them")
-	for i, f := range k.Certificates.Files {
-		key := element("certificates.files", i)
-		pair := certs.Pair{Cert: f.Cert, Key: f.Key}
-		if file(child(key, "cert"), f.Cert) {
-			continue
-		}
-		store, err := certs.Load([]certs.Pair{pair})
-		if err == nil && !at.IsZero() {
-			err = store.List()[0].Check(at)
-		}
-		if bad := new(certs.Error); errors.As(err, &bad) {
-			part := "cert"
-			if f.Key != "" && bad.File == f.Key {
-				part = "key"
-			}
-			k.fail(child(key, part), bad.File+": "+bad.Problem(), bad.Cure)
-		}
-		if store != nil {
-			if last := store.List()[0].NotAfter; err == nil && !at.IsZero() && store.List()[0].ExpiresSoon(at) {
-				k.warn(child(key, "cert"), f.Cert+": it expires on "+last.UTC().Format("2006-01-02"), "renew it")
-			}
-			if store.List()[0].Bare {
-				k.warn(child(key, "cert"), f.Cert+": its intermediate authority is missing, and many mail programs will not believe it alone",
-					"append the intermediate certificate; with ACME, name fullchain.pem instead of cert.pem")
-			}
-			good = append(good, pair)
-			k.keyMode(key, f)
-		}
-	}
+	good := k.certificateFiles(at)
 	whole := len(good) == len(k.Certificates.Files)
 	if k.Certificates.Folder != "" {
 		found, ok := k.folder(good, at)
@@ -73,16 +44,55 @@ func (k *checker) certificates(at time.Time) {
 	})
 }
 
+// certificateFiles looks at the files that are named, and returns those that can be used.
+func (k *checker) certificateFiles(at time.Time) (good []certs.Pair) {
+	file := k.unique("certificate", "leave one of them")
+	for i, f := range k.Certificates.Files {
+		key := element("certificates.files", i)
+		if file(child(key, "cert"), f.Cert) {
+			continue
+		}
+		fail := func(err error) {
+			part := "cert"
+			if bad := new(certs.Error); errors.As(err, &bad) && f.Key != "" && bad.File == f.Key {
+				part = "key"
+			}
+			k.foul(child(key, part), err, k.fail)
+		}
+		pair := certs.Pair{Cert: f.Cert, Key: f.Key}
+		store, err := certs.Load([]certs.Pair{pair})
+		if err != nil {
+			fail(err)
+			continue
+		}
+		good = append(good, pair)
+		info := store.List()[0]
+		switch {
+		case at.IsZero():
+		case info.Check(at) != nil:
+			fail(info.Check(at))
+		case info.ExpiresSoon(at):
+			k.warn(child(key, "cert"), f.Cert+": it expires on "+info.NotAfter.UTC().Format(time.DateOnly), "renew it")
+		}
+		if info.Bare {
+			k.warn(child(key, "cert"), f.Cert+": its intermediate authority is missing, and many mail programs will not believe it alone",
+				"append the intermediate certificate; with ACME, name fullchain.pem instead of cert.pem")
+		}
+		k.keyMode(key, f)
+	}
+	return good
+}
+
 // folder looks at the folder's certificates, and returns those that can be used and are not
 // among the files. What is wrong there prevents nothing: others write into it.
 func (k *checker) folder(files []certs.Pair, at time.Time) (good []certs.Pair, ok bool) {
 	const key = "certificates.folder"
-	pairs, bad, err := certs.Folder(k.Certificates.Folder)
+	found, bad, err := certs.Folder(k.Certificates.Folder)
 	if err != nil {
 		k.foul(key, err, k.fail)
 		return nil, false
 	}
-	if len(pairs) == 0 && len(bad) == 0 {
+	if len(found) == 0 && len(bad) == 0 {
 		k.warn(key, "no certificate with its key is in "+k.Certificates.Folder,
 			"name the directory that has NAME.pem, or SUBDIRECTORY/fullchain.pem beside privkey.pem, as certbot's live has")
 	}
@@ -95,22 +105,17 @@ func (k *checker) folder(files []certs.Pair, at time.Time) (good []certs.Pair, o
 	for _, err := range bad {
 		tell(err)
 	}
-	for _, p := range pairs {
-		store, err := certs.Load([]certs.Pair{p})
-		switch {
-		case slices.Contains(files, p):
-			continue
-		case err != nil:
-			tell(err)
+	for _, info := range found {
+		if slices.Contains(files, info.Pair) {
 			continue
 		}
-		good = append(good, p)
-		switch info := store.List()[0]; {
+		good = append(good, info.Pair)
+		switch {
 		case at.IsZero():
 		case info.Check(at) != nil:
 			tell(info.Check(at))
 		case info.ExpiresSoon(at):
-			tell(&certs.Error{File: p.Cert, Message: "it expires on " + info.NotAfter.UTC().Format(time.DateOnly), Cure: "renew it"})
+			tell(&certs.Error{File: info.Pair.Cert, Message: "it expires on " + info.NotAfter.UTC().Format(time.DateOnly), Cure: "renew it"})
 		}
 	}
 	if told > mostTold {
