@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"slices"
+	"strings"
 )
 
 // maxFile bounds the size of a PEM file, so that a wrong path (a log, a device) does not
@@ -74,9 +75,11 @@ func (p Pair) load() (*entry, error) {
 		return nil, &Error{File: p.keyFile(), Message: "the key does not belong to the certificate in " + p.Cert,
 			Cure: "name the key that the certificate was ordered with"}
 	}
-	names := make([]string, len(leaf.DNSNames))
-	for i, name := range leaf.DNSNames {
-		names[i] = Fold(name)
+	var names []string
+	for _, name := range leaf.DNSNames {
+		if name = Fold(name); isPattern(name) {
+			names = append(names, name)
+		}
 	}
 	if len(names) == 0 && len(leaf.IPAddresses) == 0 {
 		return nil, &Error{File: p.Cert, Message: "the certificate names no host in its subjectAltName",
@@ -90,6 +93,16 @@ func (p Pair) load() (*entry, error) {
 		Pair: p, Names: names, KeyType: kind, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter,
 		Bare: len(chain) == 1 && len(leaf.IssuingCertificateURL) > 0 && !bytes.Equal(leaf.RawIssuer, leaf.RawSubject),
 	}}, nil
+}
+
+// isPattern says whether a folded name of a certificate is one that a client can ask for, or a
+// wildcard. Any other text is possible there: an empty one would be for all clients that name no
+// host, and control characters would reach the terminal of whoever lists certificates.
+func isPattern(name string) bool {
+	name = strings.TrimPrefix(name, "*.")
+	return len(name) <= maxHost && !slices.ContainsFunc(strings.Split(name, "."), func(label string) bool {
+		return label == "" || strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-_") != ""
+	})
 }
 
 // chain reads the certificates; there is at least one.

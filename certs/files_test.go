@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -119,6 +120,31 @@ func TestLoadFails(t *testing.T) {
 }
 
 // Every form of key file that others write is read.
+// A certificate's names that are none count for nobody: not for clients that send no name, and
+// no terminal shows them.
+func TestNamesThatAreNone(t *testing.T) {
+	ca, dir := authority(t), t.TempDir()
+	issue(t, ca, dir, "bad", certs.Order{Hosts: []string{".", "..", "*", "*.", "a b.example.org", "\x1b[2J.example.org", "..example.org", "good_.example.org", "*.Example.net"}})
+	issue(t, ca, dir, "none", certs.Order{Hosts: []string{"."}})
+	fallback := issue(t, ca, dir, "fallback", certs.Order{Hosts: []string{"fallback.example.org"}})
+	k := keep(t)
+	set(t, k, certs.Sources{Folder: dir})
+	if got := first(t, k, ""); got.DNSNames[0] != "fallback.example.org" {
+		t.Errorf("a client that names no host gets the certificate for %q", got.DNSNames)
+	}
+	var names []string
+	for _, s := range k.Status() {
+		names = append(names, s.Name)
+	}
+	if want := []string{"*.example.net", "fallback.example.org", "good_.example.org"}; !slices.Equal(names, want) {
+		t.Errorf("names %q", names)
+	}
+	_, bad, err := certs.Folder(filepath.Dir(fallback.Cert))
+	if err != nil || len(bad) != 1 || !strings.Contains(bad[0].Error(), "none.pem: the certificate names no host") {
+		t.Errorf("bad %v, %v", bad, err)
+	}
+}
+
 func TestKeyForms(t *testing.T) {
 	ca, dir := authority(t), t.TempDir()
 	for _, kind := range []certs.KeyType{certs.ECDSA, certs.RSA, certs.Ed25519} {

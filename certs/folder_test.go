@@ -64,7 +64,7 @@ func TestFolderForms(t *testing.T) {
 	pair(t, ca, "inside.example.org", at("inside.pem"), "")
 	pair(t, ca, "beside.example.org", at("beside.pem"), at("beside.key"))
 	pair(t, ca, "crt.example.org", at("crt.crt"), at("crt.key"))
-	pair(t, ca, "with space.example.org", at("a name with spaces.pem"), "")
+	pair(t, ca, "spaces.example.org", at("a name with spaces.pem"), "")
 	// certbot's live: links into archive, and a README.
 	archive := directory(t, t.TempDir(), "archive")
 	pair(t, ca, "certbot.example.org", filepath.Join(archive, "fullchain3.pem"), filepath.Join(archive, "privkey3.pem"))
@@ -100,7 +100,7 @@ func TestFolderForms(t *testing.T) {
 	log, lines := newLog(t)
 	k := certs.NewKeeper(log)
 	set(t, k, certs.Sources{Folder: dir})
-	want := []string{"beside.example.org", "certbot.example.org", "crt.example.org", "inside.example.org", "secret.example.org", "with space.example.org"}
+	want := []string{"beside.example.org", "certbot.example.org", "crt.example.org", "inside.example.org", "secret.example.org", "spaces.example.org"}
 	if got := names(k); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
