@@ -50,6 +50,11 @@ type conversation struct {
 
 // RoundTrip asks the authority, bounds what comes back and mends what acme.Client cannot bear.
 func (c *conversation) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme != "https" {
+		// RFC 8555 section 6.1. Also, the authority names the URLs and we ask them from
+		// within the provider's network, where what is without TLS is not for strangers.
+		return nil, errors.New("the CA names a URL without TLS")
+	}
 	res, err := c.base.RoundTrip(req)
 	if err != nil {
 		return nil, err

@@ -142,13 +142,17 @@ func parseCert(p pair, data []byte) (*tls.Certificate, error) {
 	return &cert, p.covered(&cert)
 }
 
-// covered says whether the certificate is for the pair.
+// covered says whether the certificate is for the pair, and can be planned with: one that
+// ends before it begins never was valid, and nothing is a third of its life.
 func (p pair) covered(cert *tls.Certificate) error {
 	if kind, ok := keyType(cert.Leaf); !ok || kind != p.kind {
 		return fmt.Errorf("the certificate's key is not of the kind %v", p.kind)
 	}
 	if err := cert.Leaf.VerifyHostname(p.name); err != nil {
 		return fmt.Errorf("the certificate is not for this name: %w", err)
+	}
+	if !cert.Leaf.NotAfter.After(cert.Leaf.NotBefore) {
+		return errors.New("it ends before it begins")
 	}
 	return nil
 }
