@@ -82,13 +82,13 @@ func stateHint(err error) error {
 
 // change is a new configuration of what is kept, all made and not in force yet.
 type change struct {
-	*kept
+	kept    *kept // as it is, until commit
 	config  *config.Config
 	pages   web.Settings
 	issuer  *issuer
-	sockets map[string]*socket
-	fresh   []*socket
-	former  certs.Sources
+	sockets map[string]*socket // all that there shall be
+	fresh   []*socket          // those of them that are new
+	former  certs.Sources      // to go back to; without names there are none
 }
 
 // prepare makes all that a configuration needs. What fails leaves everything as it was.
@@ -128,32 +128,32 @@ func (n *change) undo() {
 	if n.former.Names == nil {
 		return
 	}
-	if err := n.keeper.Set(n.former); err != nil {
-		n.log.Error("the former certificates could not be read again; those of the new configuration stay", zap.Error(err))
+	if err := n.kept.keeper.Set(n.former); err != nil {
+		n.kept.log.Error("the former certificates could not be read again; those of the new configuration stay", zap.Error(err))
 	}
 }
 
 // commit puts the change in force. Challenges can be answered before anything is ordered.
 func (n *change) commit() {
-	n.site.Apply(n.pages)
+	n.kept.site.Apply(n.pages)
 	n.issuer.release()
 	for _, s := range n.fresh {
 		s.serve(n.kept)
-		n.log.Info("listening", zap.String("listener", s.key), zap.Stringer("address", s.Addr()))
+		n.kept.log.Info("listening", zap.String("listener", s.key), zap.Stringer("address", s.Addr()))
 	}
 	for key, s := range n.kept.sockets {
 		if n.sockets[key] != s {
 			s.close()
-			n.log.Info("no longer listening", zap.String("listener", key), zap.String("address", s.address))
+			n.kept.log.Info("no longer listening", zap.String("listener", key), zap.String("address", s.address))
 		}
 	}
 	n.kept.sockets = n.sockets
 	if former := n.kept.issuer; former != n.issuer {
 		n.kept.issuer = n.issuer
-		n.run(former)
+		n.kept.run(former)
 	}
-	if n.config.State != n.state {
-		n.log.Warn("session tickets move to the new state directory at the next start")
+	if n.config.State != n.kept.state {
+		n.kept.log.Warn("session tickets move to the new state directory at the next start")
 	}
 	n.sayMissing()
 }
@@ -164,13 +164,13 @@ func (n *change) sayMissing() {
 		return
 	}
 	var names []string
-	for _, s := range n.keeper.Status() {
+	for _, s := range n.kept.keeper.Status() {
 		if s.Canonical && s.KeyType == certs.ECDSA && s.NotAfter.IsZero() {
 			names = append(names, s.Name)
 		}
 	}
 	if names != nil {
-		n.log.Warn("there is no certificate yet for some names; until they are issued, clients get another one, or the handshake fails", zap.Strings("names", names))
+		n.kept.log.Warn("there is no certificate yet for some names; until they are issued, clients get another one, or the handshake fails", zap.Strings("names", names))
 	}
 }
 
