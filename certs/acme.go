@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -496,6 +497,9 @@ func (a *ACME) order(ctx context.Context, e *item) {
 	a.finish(e, before, cert, err, ctx.Err() != nil)
 }
 
+// underWay stands for the reason as long as nobody knows how an order ends.
+const underWay = "an order is under way, or was cut off"
+
 // begin says whether an order is to be made, with which kinds of challenges, and gives the record
 // as it was before. Another node may be about it, or done with it.
 func (a *ACME) begin(e *item, leased bool) (before record, kinds []string, ok bool) {
@@ -518,7 +522,11 @@ func (a *ACME) begin(e *item, leased bool) (before record, kinds []string, ok bo
 	e.Lookup = e.Lookup && !e.canonical
 	before, kinds = e.record, a.challenges(e)
 	// Written before the order: a process that dies in it must not begin anew at once.
-	a.failed(e, now, 0, "an order is under way, or was cut off")
+	why := underWay
+	if before.Error != "" && !strings.HasPrefix(before.Error, underWay) {
+		why += "; the one before: " + before.Error
+	}
+	a.failed(e, now, 0, why)
 	_ = a.state.writeRecord(e.pair, e.record) // finish writes again, and complains
 	return before, kinds, true
 }
@@ -549,11 +557,22 @@ func (a *ACME) finish(e *item, before record, cert *tls.Certificate, err error, 
 			zap.String("issuer", issuerOf(cert.Leaf)))...)
 	case !givenUp:
 		a.failed(e, now, retryAfter(err), err.Error())
-		log, message := a.log.Warn, "no new certificate"
+		log, message, fields := a.log.Warn, "no new certificate", e.fields()
 		if e.loud(now) {
-			log, message = a.log.Error, "no new certificate, and the old one ends soon or is not there"
+			log = a.log.Error
+			switch {
+			case e.cert == nil:
+				message = "no new certificate, and there is none yet"
+			case now.After(e.cert.Leaf.NotAfter):
+				message = "no new certificate, and the old one has expired"
+			default:
+				message = "no new certificate, and the old one ends soon"
+			}
 		}
-		log(message, append(e.fields(), zap.String("error", e.Error), zap.Int("failures", e.Failures), zap.Time("next", e.Next))...)
+		if e.cert != nil {
+			fields = append(fields, zap.Time("until", e.cert.Leaf.NotAfter))
+		}
+		log(message, append(fields, zap.String("error", e.Error), zap.Int("failures", e.Failures), zap.Time("next", e.Next))...)
 	}
 	if err := a.save(e); err != nil {
 		a.log.Error("the state of a certificate is kept in memory only; make room in the state directory",
@@ -638,7 +657,7 @@ func (a *ACME) reread(e *item) {
 	for path, err := range bad {
 		var unreadable *fs.PathError
 		if errors.As(err, &unreadable) {
-			a.log.Error("a file of the ACME state cannot be read", zap.Error(err))
+			a.log.Error("a file of the ACME state cannot be read; all of the state must belong to the program's user", zap.Error(err))
 			continue
 		}
 		a.log.Error("a file of the ACME state is corrupt, and moved aside",

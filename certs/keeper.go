@@ -522,6 +522,7 @@ func (k *Keeper) Status() []Status {
 		}
 	}
 	k.mu.Unlock()
+	markSpare(list, time.Now())
 
 	v := k.inForce.Load()
 	if v.issuer != nil {
@@ -535,6 +536,25 @@ func (k *Keeper) Status() []Status {
 	}
 	sortStatus(list)
 	return list
+}
+
+// markSpare marks what is not served, as pick has it: what is valid goes before what is not, and
+// what lasts longer before what ends first.
+func markSpare(list []Status, now time.Time) {
+	type kind struct {
+		name string
+		key  KeyType
+	}
+	best := map[kind]time.Time{} // the end of the best one that is valid
+	for _, s := range list {
+		if k := (kind{s.Name, s.KeyType}); !now.Before(s.NotBefore) && s.NotAfter.After(now) && s.NotAfter.After(best[k]) {
+			best[k] = s.NotAfter
+		}
+	}
+	for i, s := range list {
+		end := best[kind{s.Name, s.KeyType}]
+		list[i].Spare = !end.IsZero() && (now.Before(s.NotBefore) || s.NotAfter.Before(end))
+	}
 }
 
 // status describes a pair, once for each name. A wildcard counts as canonical if it is

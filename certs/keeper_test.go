@@ -383,7 +383,7 @@ func TestWatchBad(t *testing.T) {
 		}, "mail.pem: it is not in PEM form; convert it"},
 		{"empty", func(t *testing.T, _ *certs.Authority, dir string, p certs.Pair) {
 			later(t, put(t, dir, "mail.pem"))
-		}, "mail.pem: it is not in PEM form; convert it"},
+		}, "mail.pem: it is empty; write it anew"},
 		{"wrong key", func(t *testing.T, ca *certs.Authority, dir string, p certs.Pair) {
 			other := issue(t, ca, t.TempDir(), "other", certs.Order{Hosts: []string{host}})
 			later(t, put(t, dir, "mail.key", get(t, other.Key)))
@@ -701,6 +701,35 @@ func TestStatus(t *testing.T) {
 	}
 	want := []string{"*.example.org file RSA true Test authority", "192.0.2.1 file RSA false Test authority",
 		"pop.example.org acme ECDSA false ", "pop.example.org file RSA false Test authority"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A certificate that a better one has taken the place of is no trouble; one that is the last for
+// a name is.
+func TestSpare(t *testing.T) {
+	ca, dir := authority(t), t.TempDir()
+	log, _ := newLog(t)
+	k := certs.NewKeeper(log)
+	day := 24 * time.Hour
+	now := time.Now()
+	for name, o := range map[string]certs.Order{
+		"old":    {Hosts: []string{"imap.example.org", "gone.example.org"}, NotBefore: now.Add(-90 * day), NotAfter: now.Add(-day)},
+		"near":   {Hosts: []string{"imap.example.org"}, NotBefore: now.Add(-90 * day), NotAfter: now.Add(day)},
+		"new":    {Hosts: []string{"imap.example.org"}, NotBefore: now.Add(-day), NotAfter: now.Add(89 * day)},
+		"future": {Hosts: []string{"imap.example.org"}, NotBefore: now.Add(day), NotAfter: now.Add(91 * day)},
+		"rsa":    {Hosts: []string{"imap.example.org"}, NotBefore: now.Add(-90 * day), NotAfter: now.Add(-day), KeyType: certs.RSA},
+	} {
+		issue(t, ca, dir, name, o)
+	}
+	set(t, k, certs.Sources{Folder: dir, Names: []string{"imap.example.org"}})
+	var got []string
+	for _, s := range k.Status() {
+		got = append(got, fmt.Sprintf("%s %s %v %v", s.Name, strings.TrimSuffix(filepath.Base(s.File), ".pem"), s.Spare, s.Trouble(now) != nil))
+	}
+	want := []string{"gone.example.org old false true", "imap.example.org future true false", "imap.example.org new false false",
+		"imap.example.org near true false", "imap.example.org old true false", "imap.example.org rsa false true"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
 	}

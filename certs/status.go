@@ -58,6 +58,7 @@ type Status struct {
 	Error     string    // why the last attempt failed, or why a new file is not used, cleaned; empty if all is well
 	Failures  int       // attempts that failed since the last that did not
 	Canonical bool      // customers are told this name
+	Spare     bool      // a valid one of the same name and kind lasts longer, and is served
 }
 
 // The thresholds, all in this place. Whatever is due is loud for some days before customers
@@ -98,6 +99,9 @@ func (i Info) ExpiresSoon(at time.Time) bool {
 // fall back on. So an order for another name that fails is trouble only while the old
 // certificate nears its end, and for as many days after it as before.
 func (s Status) Trouble(at time.Time) error {
+	if s.Spare {
+		return nil // certbot leaves many such behind
+	}
 	ours := s.Source == "acme"
 	e := &Error{File: s.File, Cure: "renew it; a new file is seen without a reload"}
 	if s.File == "" {
@@ -105,15 +109,20 @@ func (s Status) Trouble(at time.Time) error {
 	}
 	failed := ""
 	switch {
+	case ours && strings.HasPrefix(s.Error, underWay):
+		failed = "; " + s.Error
+	case ours && s.Failures > 1:
+		failed = fmt.Sprintf("; %d orders have failed, the last one: %s", s.Failures, s.Error)
 	case ours && s.Error != "":
 		failed = "; the order failed: " + s.Error
-		if s.Failures > 1 {
-			failed = fmt.Sprintf("; %d orders have failed, the last one: %s", s.Failures, s.Error)
-		}
 	case s.Error != "":
 		failed = "; the file that is there now is not used: " + s.Error
 	}
-	if ours {
+	switch {
+	case !ours:
+	case s.Error == "" || s.Error == underWay:
+		e.Cure = "`mailreeve run` orders it; its log tells how that goes"
+	default:
 		e.Cure = "mend what the reason tells, and reload to have it tried at once"
 	}
 	what := fmt.Sprintf("the %s certificate for %s", s.KeyType, s.Name)

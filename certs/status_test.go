@@ -24,6 +24,11 @@ func TestTrouble(t *testing.T) {
 	ours := certs.Status{Name: name, Source: "acme", Canonical: true, KeyType: certs.RSA}
 	failing := ours
 	failing.Failures, failing.Error = 3, "rateLimited: too many"
+	first, second := ours, ours
+	first.Failures, first.Error = 1, "an order is under way, or was cut off"
+	second.Failures, second.Error = 2, "an order is under way, or was cut off; the one before: no such host"
+	spare := file
+	spare.Spare = true
 	theirs := certs.Status{Name: name, Source: "acme"}
 	theirsFailing := theirs
 	theirsFailing.Failures, theirsFailing.Error = 1, "no such host"
@@ -41,17 +46,20 @@ func TestTrouble(t *testing.T) {
 		{"a file that lives for 6 days, 1 left", lives(file, 6, 1), "expires on", true},
 		{"a file of yesterday", lives(file, 90, -1), "expired on 2026-04-30", true},
 		{"a file of tomorrow", lives(file, 90, 91), "is not valid before 2026-05-02 12:00 UTC; set the clock", false},
+		{"a file of yesterday beside a better one", lives(spare, 90, -1), "", false},
 		{"a file that is refused", lives(refused, 90, 50), "is the former one; the file that is there now is not used: mail.pem: it is not in PEM form", false},
 		{"no file", certs.Status{Name: name, Canonical: true}, "imap.example.org: there is no certificate for imap.example.org; add one", true},
 
 		{"ours", lives(ours, 90, 60), "", false},
 		{"ours, renewal fails", lives(failing, 90, 25), "", false},
 		{"ours, renewal fails, 6 days", lives(failing, 90, 6), "imap.example.org: the RSA certificate for imap.example.org expires on 2026-05-07 12:00 UTC and is not renewed; 3 orders have failed, the last one: rateLimited: too many; mend what", false},
-		{"ours, renewal does not run", lives(ours, 90, 6), "and is not renewed; mend what", false},
+		{"ours, renewal does not run", lives(ours, 90, 6), "and is not renewed; `mailreeve run` orders it", false},
 		{"ours, of a minute", lives(failing, 1./1440, .5/1440), "", false},
 		{"ours, of a minute, 10 seconds", lives(failing, 1./1440, 1./8640), "expires on", true},
 		{"ours, expired", lives(failing, 90, -1), "expired on 2026-04-30 12:00 UTC; 3 orders", true},
-		{"ours, none yet", ours, "there is no RSA certificate for imap.example.org yet; mend what", true},
+		{"ours, none yet", ours, "there is no RSA certificate for imap.example.org yet; `mailreeve run` orders it", true},
+		{"ours, the first order", first, "certificate for imap.example.org yet; an order is under way, or was cut off; `mailreeve run` orders it", true},
+		{"ours, the second order", second, "yet; an order is under way, or was cut off; the one before: no such host; mend what", true},
 
 		{"another name, none yet", theirsFailing, "", false},
 		{"another name, forgotten", lives(theirs, 90, 1), "", false},
