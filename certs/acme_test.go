@@ -438,6 +438,21 @@ func TestACMETrouble(t *testing.T) {
 		{"expired", func(ca *fakeCA) {
 			ca.template = func(c *x509.Certificate) { c.NotBefore, c.NotAfter = c.NotBefore.Add(-time.Hour), c.NotBefore }
 		}, "the certificate is refused: it ends on 2000-01-01 00:00 UTC, too soon", time.Minute},
+		{"ending before it begins", func(ca *fakeCA) {
+			ca.template = func(c *x509.Certificate) { c.NotBefore, c.NotAfter = time.Now().Add(time.Minute), time.Now() }
+		}, "the certificate is refused: it ends before it begins", time.Minute},
+		{"a URL without TLS", func(ca *fakeCA) {
+			ca.hook = func(req *http.Request) (*http.Response, error) {
+				if req.URL.Scheme == "http" {
+					ca.t.Errorf("asked %s", req.URL)
+				}
+				if req.URL.Path != "/order" {
+					return nil, nil
+				}
+				return answer(201, map[string]any{"status": "pending", "authorizations": []string{"http://192.0.2.1/latest/meta-data"}},
+					"Location", "https://ca.example.test/order/0", "Replay-Nonce", "x"), nil
+			}
+		}, `asking for the challenge: Post "http://192.0.2.1/latest/meta-data": the CA names a URL without TLS`, time.Minute},
 		{"near its end", func(ca *fakeCA) {
 			ca.template = func(c *x509.Certificate) {
 				c.NotBefore = c.NotBefore.Add(-1000 * time.Hour)
