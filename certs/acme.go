@@ -203,7 +203,7 @@ func day(t time.Time) int64 { return t.Unix() / (24 * 60 * 60) }
 func (a *ACME) ask(ctx context.Context, p pair, confirm bool) {
 	ctx, cancel := context.WithTimeout(ctx, orderPatience)
 	defer cancel()
-	if confirm && a.lookup.ask(ctx, p.name) != ours {
+	if confirm && (a.spentFor(p) || a.lookup.ask(ctx, p.name) != ours) {
 		return
 	}
 	if ended := a.want(p, confirm); ended != nil {
@@ -212,6 +212,15 @@ func (a *ACME) ask(ctx context.Context, p pair, confirm bool) {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// spentFor says whether the budget is known to be spent, and no order for the pair under way: then
+// it would be in vain to ask the lookup, which strangers can have us do as often as they come.
+func (a *ACME) spentFor(p pair) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	e, left := a.items[p], a.spent.Sub(clock())
+	return (e == nil || e.ended == nil) && left > 0 && left <= budgetTime
 }
 
 // want marks a pair as asked for. Nil means that there is nothing to wait for: another node has

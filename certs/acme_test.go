@@ -956,6 +956,33 @@ func TestACMEDemand(t *testing.T) {
 	})
 }
 
+// With the budget spent, the lookup is left in peace.
+func TestACMEDemandLookup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, asked := newFakeCA(t), 0
+		ca.hook = func(req *http.Request) (*http.Response, error) {
+			if req.URL.Host != "lookup.example.test" {
+				return nil, nil
+			}
+			asked++
+			return answer(200, ""), nil
+		}
+		n := startNode(t, ca, t.TempDir(), func(c *ACMEConfig) { c.Hourly, c.Lookup = 2, "https://lookup.example.test/" })
+		for i := range 10 {
+			if got := n.kind(fmt.Sprintf("imap.customer-%d.example", i), ECDSA, Confirmed); (got != nil) != (i < 2) {
+				t.Errorf("handshake %d: %v", i, got)
+			}
+		}
+		if got := ca.orderCount(); got != 2 || asked != 3 { // the third name finds the budget spent
+			t.Errorf("%d orders, and the lookup was asked %d times", got, asked)
+		}
+		pass(time.Hour)
+		if n.kind("imap.customer-9.example", ECDSA, Confirmed) == nil {
+			t.Error("no certificate an hour later")
+		}
+	})
+}
+
 // TestACMEUnused renews what customers use.
 func TestACMEUnused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
