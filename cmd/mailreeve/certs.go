@@ -156,6 +156,7 @@ type statusJSON struct {
 	Failures  int       `json:"failures,omitempty"`
 	Error     string    `json:"error,omitempty"`
 	Trouble   string    `json:"trouble,omitempty"`
+	Spare     bool      `json:"spare,omitempty"`
 }
 
 func printJSON(out io.Writer, list []certs.Status, now time.Time) error {
@@ -164,10 +165,7 @@ func printJSON(out io.Writer, list []certs.Status, now time.Time) error {
 		j := statusJSON{
 			Name: s.Name, Canonical: s.Canonical, Source: s.Source, KeyType: s.KeyType.String(), File: s.File, Issuer: s.Issuer,
 			NotBefore: s.NotBefore.UTC(), NotAfter: s.NotAfter.UTC(), Renewed: s.Renewed.UTC(), Tried: s.Tried.UTC(), Next: s.Next.UTC(),
-			Failures: s.Failures, Error: s.Error,
-		}
-		if err := s.Trouble(now); err != nil {
-			j.Trouble = err.Error()
+			Failures: s.Failures, Error: s.Error, Trouble: troubleOf(s, now), Spare: s.Spare,
 		}
 		all = append(all, j)
 	}
@@ -230,6 +228,8 @@ func printTable(out io.Writer, list []certs.Status, now time.Time) {
 func remarks(s certs.Status, now time.Time) (lines []string) {
 	text := troubleOf(s, now)
 	switch {
+	case s.Spare:
+		return []string{"    not served: another one for this name is valid and lasts longer"}
 	case text != "":
 	case s.Error == "":
 		return nil
@@ -258,8 +258,8 @@ func troubleOf(s certs.Status, now time.Time) string {
 		return ""
 	case untried(s):
 		return fmt.Sprintf("there is no %s certificate for %s yet; `mailreeve run` orders it", s.KeyType, s.Name)
-	case errors.As(trouble, &known):
-		return known.Problem() + "; " + known.Cure
+	case s.Source != "file" && s.Source != "folder" && errors.As(trouble, &known):
+		return known.Problem() + "; " + known.Cure // the name is said, and the state is not for editing
 	}
 	return trouble.Error()
 }

@@ -53,7 +53,13 @@ in their last days, are errors.`,
 			if !probe {
 				return nil
 			}
-			return probed(probeAll(c.Context(), out, s), probeCertificates(c.Context(), out, conf), path)
+			backends := probeAll(c.Context(), out, s)
+			bad, listed := probeCertificates(c.Context(), out, conf)
+			err = probed(backends, bad)
+			if backends == 0 && listed > 0 {
+				err = withHint(err, "`mailreeve certs list -c %s` shows all certificates, and when they are tried again", shellWord(path))
+			}
+			return err
 		},
 	}
 	configFlag(c, &path)
@@ -62,15 +68,14 @@ in their last days, are errors.`,
 }
 
 // probed is the error that a probe ends with, by the number of problems that it found.
-func probed(backends, certificates int, path string) error {
+func probed(backends, certificates int) error {
 	switch {
 	case backends > 0 && certificates > 0:
 		return withHint(fmt.Errorf("%s with the backends, %s with the certificates", count(backends, "problem"), count(certificates, "problem")), mendBackends)
 	case backends > 0:
 		return withHint(fmt.Errorf("%s with the backends", count(backends, "problem")), mendBackends)
 	case certificates > 0:
-		return withHint(fmt.Errorf("%s with the certificates", count(certificates, "problem")),
-			"`mailreeve certs list -c %s` shows them all", shellWord(path))
+		return fmt.Errorf("%s with the certificates", count(certificates, "problem"))
 	}
 	return nil
 }

@@ -80,8 +80,8 @@ func ordered(c *config.Config) []string {
 }
 
 // probeCertificates looks at the certificates that there are, and whether more can be
-// had. It returns the number of problems.
-func probeCertificates(ctx context.Context, out io.Writer, c *config.Config) (bad int) {
+// had. It returns the number of problems, and how many of them the list of certificates shows.
+func probeCertificates(ctx context.Context, out io.Writer, c *config.Config) (bad, listed int) {
 	problem := func(format string, args ...any) {
 		bad++
 		fmt.Fprintf(out, format+"\n", args...)
@@ -98,11 +98,12 @@ func probeCertificates(ctx context.Context, out io.Writer, c *config.Config) (ba
 			fmt.Fprintln(out, "certificates: "+text)
 		default:
 			problem("certificates: %s", text)
+			listed++
 		}
 	}
 	a := c.Certificates.ACME
 	if a == nil {
-		return bad
+		return bad, listed
 	}
 	terms, err := askDirectory(ctx, a)
 	if err != nil {
@@ -120,7 +121,7 @@ func probeCertificates(ctx context.Context, out io.Writer, c *config.Config) (ba
 	for _, note := range resolved(ctx, ordered(c)) {
 		fmt.Fprintln(out, note)
 	}
-	return bad
+	return bad, listed
 }
 
 // askDirectory gets the CA's directory, and says where its terms are.

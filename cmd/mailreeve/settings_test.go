@@ -508,7 +508,7 @@ certificates: { files: [{ cert: mail.pem, key: mail.key }] }
 backends: { imap: { addresses: ['%v', '127.0.0.1:%d'], tls: off } }
 `, b.IMAP, ports[0]))
 	var out strings.Builder
-	err = probed(probeAll(t.Context(), &out, s), 0, "m.yaml")
+	err = probed(probeAll(t.Context(), &out, s), 0)
 	if err == nil || err.Error() != "1 problem with the backends" {
 		t.Errorf("the error is %v", err)
 	}
