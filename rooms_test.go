@@ -17,13 +17,13 @@ import (
 // not a test's, with the reason. A front imports no other front: what two of
 // them need is the engine's. What is not listed may import nothing.
 var rooms = map[string][]string{
-	"policy":    {}, // pure: no I/O, and so usable by everybody
-	"events":    {}, // a record and its file
-	"certs":     {}, // asked in every handshake, knows no session
-	"web":       {}, // pages and challenges out of plain values
-	"demo":      {}, // a mail provider that knows nothing of the proxy before it
-	"interop":   {}, // real servers and clients; its tests run the built program
-	"config":    {"certs"},
+	"policy":    {},                  // pure: no I/O, and so usable by everybody
+	"events":    {},                  // a record and its file
+	"certs":     {},                  // asked in every handshake, knows no session
+	"web":       {},                  // pages and challenges out of plain values
+	"demo":      {},                  // a mail provider that knows nothing of the proxy before it
+	"interop":   {},                  // real servers and clients; its tests run the built program
+	"config":    {"certs", "policy"}, // policy for the types of its file
 	"proxy":     {"policy", "events"},
 	"imapfront": {"proxy", "policy"}, // policy for the names of mechanisms alone
 	"popfront":  {"proxy", "policy"},

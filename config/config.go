@@ -11,7 +11,8 @@
 // The `yaml`, `doc`, `default`, `min` and `max` tags of the types are all that is written
 // down about a key. The decoder works by them, and the files mailreeve.v1.schema.json and
 // mailreeve.example.yaml are made from them; a test compares. [Decode], [Schema] and
-// [Example] know nothing of this file, so that a policy file can be read by the same ones.
+// [Example] know nothing of this file: the policy file is read by the same ones, into the
+// types of package policy ([LoadPolicy]), and has the schema policy.v1.schema.json.
 //
 // Old host names by the ten thousand stand in a file of their own, a name in each line
 // ([Brand.LegacyNames]): a customer database writes it, and it changes without the rest. What

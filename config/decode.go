@@ -43,7 +43,9 @@ type cured interface {
 // once, where it applies. Fields may be structs, pointers, lists, maps with string keys,
 // strings, bools, integers, [time.Duration] (with d for days), [netip.Prefix], string types
 // with a method Values() []string that lists all values, and anything that implements
-// [encoding.TextUnmarshaler]; an error of that may have a method Cure() string.
+// [encoding.TextUnmarshaler]; an error of that may have a method Cure() string. A struct
+// may have one field with the tag `bare`, and no key, for what stands in its place where
+// that is no mapping.
 //
 // A key that is left out gets the value of the tag `default`, or else the zero value; with
 // the tag `required:"true"` it is a problem. The tags `min` and `max` bound a number,
@@ -174,6 +176,9 @@ func (d *decoder) value(key string, n *yaml.Node, v reflect.Value) {
 		v.Set(reflect.New(v.Type().Elem()))
 		v = v.Elem()
 	}
+	if bare, ok := bareOf(v); ok && n.Kind != yaml.MappingNode {
+		v = bare
+	}
 	switch n.Kind {
 	case yaml.MappingNode:
 		switch v.Kind() {
@@ -202,6 +207,19 @@ func (d *decoder) value(key string, n *yaml.Node, v reflect.Value) {
 		found = "the single value " + quote(n.Value)
 	}
 	d.fail(n, key, found+" stands where "+kindName(v.Type())+" belongs", "see the example for its form")
+}
+
+// bareOf is the field of a struct with the tag `bare`.
+func bareOf(v reflect.Value) (bare reflect.Value, ok bool) {
+	if v.Kind() != reflect.Struct {
+		return bare, false
+	}
+	for i := range v.NumField() {
+		if _, ok := v.Type().Field(i).Tag.Lookup("bare"); ok {
+			return v.Field(i), true
+		}
+	}
+	return bare, false
 }
 
 // kindName says what belongs into a field of this type.

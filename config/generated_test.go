@@ -28,6 +28,10 @@ func TestGenerated(t *testing.T) {
 	}
 	golden(t, schemaFile, schema)
 	golden(t, exampleFile, ExampleFile())
+	if schema, err = PolicySchemaFile(); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, policySchemaFile, schema)
 }
 
 // golden compares with a committed file, or writes it.

@@ -119,6 +119,9 @@ func (f field) jsonDefault() any {
 
 // value describes a type.
 func (s *schema) value(t reflect.Type) map[string]any {
+	if t.Kind() == reflect.Pointer {
+		return s.value(t.Elem())
+	}
 	zero := reflect.New(t).Elem().Interface()
 	if d, ok := zero.(described); ok {
 		return d.JSONSchema()
@@ -135,8 +138,6 @@ func (s *schema) value(t reflect.Type) map[string]any {
 		return map[string]any{"type": "string"}
 	}
 	switch t.Kind() {
-	case reflect.Pointer:
-		return s.value(t.Elem())
 	case reflect.Bool:
 		return map[string]any{"type": "boolean"}
 	case reflect.Int, reflect.Int64:

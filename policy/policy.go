@@ -78,6 +78,9 @@ const (
 	TLSOld         Finding = "tls_old"         // TLS 1.0 or 1.1
 	Mechanism      Finding = "mechanism"       // CRAM-MD5, NTLM, APOP and their like
 	LegacyHostname Finding = "legacy_hostname" // a server name that is to go
+
+	FindingUserForm Finding = "user_form"       // a bare name where the address is asked for, or the reverse
+	FindingPort     Finding = "submission_port" // sending on a port that is to go
 )
 
 // Share is a part of all accounts or networks, in thousandths of a percent.

@@ -1,0 +1,86 @@
+package config
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+	_ "time/tzdata" // a container has no time zones, and a policy's dates hang on one
+
+	"mailreeve/policy"
+)
+
+// Policy is a policy file that has been read, with its places.
+type Policy struct {
+	policy.File
+	Compiled *policy.Policy // what it comes to
+
+	source *Source
+}
+
+// policySchemaFile is made from the types of package policy.
+const policySchemaFile = "policy.v1.schema.json"
+
+// LoadPolicy reads a policy file. If the file can be read but is wrong in itself, the
+// error is [Problems]. What is wrong at some time only, or merely strange, is left to
+// [Policy.Check].
+func LoadPolicy(path string) (*Policy, error) {
+	data, err := readFile(path, maxFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading the policy: %w", err)
+	}
+	return ParsePolicy(path, data)
+}
+
+// ParsePolicy is [LoadPolicy] for a file that is already read. Its name goes into problems,
+// and into events without directory and extension.
+func ParsePolicy(name string, data []byte) (*Policy, error) {
+	p := new(Policy)
+	var problems Problems
+	p.source, problems = Decode(name, data, &p.File)
+	if p.Timezone != "" {
+		zone, err := zoneOf(p.Timezone)
+		if err != nil {
+			message, cure := explain(err)
+			problems = append(problems, p.source.Problem(Error, "timezone", message, cure))
+		}
+		p.Zone = zone
+	}
+	if err := problems.sorted().Err(); err != nil {
+		return nil, err
+	}
+	base := filepath.Base(name)
+	compiled, wrong := p.Compile(strings.TrimSuffix(base, filepath.Ext(base)))
+	if err := p.placed(wrong).Err(); err != nil {
+		return nil, err
+	}
+	p.Compiled = compiled
+	return p, nil
+}
+
+// zoneOf finds a time zone. That of the machine is none: a file means the same everywhere.
+func zoneOf(name string) (*time.Location, error) {
+	zone, err := time.LoadLocation(name)
+	if err != nil || name == "Local" {
+		return nil, wrong{quote(name) + " is not a time zone", "write a name of the IANA database, like Europe/Berlin or UTC"}
+	}
+	return zone, nil
+}
+
+// placed gives problems their places in the file.
+func (p *Policy) placed(problems []policy.Problem) Problems {
+	var all Problems
+	for _, q := range problems {
+		severity := Error
+		if q.Warning {
+			severity = Warning
+		}
+		all = append(all, p.source.Problem(severity, q.Key, q.Message, q.Cure))
+	}
+	return all.sorted()
+}
+
+// PolicySchemaFile is the JSON Schema of the policy file, for editors.
+func PolicySchemaFile() ([]byte, error) {
+	return Schema(policySchemaFile, "Policy of Mailreeve", policy.File{})
+}

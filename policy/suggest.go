@@ -1,0 +1,54 @@
+package policy
+
+import "strings"
+
+// suggest names the known word that is most like the one given, and all others
+// where they are few. (Package config has its own for keys, and may not be
+// imported from here.)
+func suggest(given string, known []string) string {
+	const few = 20
+	best, least := "", 1+min(len(given), 60)/4
+	for _, k := range known {
+		if n := distance(strings.ToLower(given), strings.ToLower(k), least); n < least+1 {
+			best, least = k, n-1
+		}
+	}
+	all := ""
+	if len(known) <= few {
+		all = "known here: " + strings.Join(known, ", ")
+	}
+	switch {
+	case best != "" && all != "":
+		return "did you mean " + best + "? " + all
+	case best != "":
+		return "did you mean " + best + "?"
+	case all == "":
+		return "known here: " + strings.Join(known[:few], ", ") + " and others"
+	}
+	return all
+}
+
+// distance counts the letters to insert, delete or change to make b of a
+// (Levenshtein); what is over most is told as that and one.
+func distance(a, b string, most int) int {
+	if len(a)-len(b) > most || len(b)-len(a) > most {
+		return most + 1
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, diagonal+1)
+		}
+	}
+	return min(row[len(b)], most+1)
+}
