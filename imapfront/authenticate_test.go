@@ -95,7 +95,7 @@ func TestMechanismsRefused(t *testing.T) {
 			t.Run(mech+initial, func(t *testing.T) {
 				play(t, "implicit", inTLS+`
 					C: a AUTHENTICATE `+mech+initial+`
-					S: a NO [UNAVAILABLE] Passwort ist NICHT falsch. Bitte Authentifizierung auf "Passwort, normal" stellen {...}
+					S: a NO [UNAVAILABLE] Passwort ist NICHT falsch. Authentifizierung: "Passwort, normal" ({...}
 					C: b NOOP
 					S: b OK NOOP completed.
 					C! close

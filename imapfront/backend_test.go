@@ -429,9 +429,9 @@ func TestDenialOverTLS(t *testing.T) {
 	} {
 		for _, login := range []string{"LOGIN anna Kanarienvogel7", "AUTHENTICATE PLAIN " + plainAnna} {
 			t.Run(fmt.Sprint(kind, " ", login[:5]), func(t *testing.T) {
-				words := "Servername ist veraltet: Server"
+				words := "Neuer Servername:"
 				if kind == "other_service" {
-					words = "Servername gilt fuer POP3. IMAP: Server"
+					words = "Servername gilt fuer POP3. IMAP:"
 				}
 				backend := `"anna" "Kanarienvogel7"`
 				if strings.HasPrefix(login, "AUTH") {
@@ -456,4 +456,20 @@ func TestDenialOverTLS(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestLongAccount: Thunderbird puts the account's name before the words and cuts both at 200
+// characters, so that where the name is long there is less to say, and that is whole.
+func TestLongAccount(t *testing.T) {
+	name := "anna.magdalena." + strings.Repeat("von.und.zu.", 3) + "@gemeinde.example"
+	play(t, "implicit", `
+		C! tls mail.old.example`+greeting+`
+		C: a LOGIN `+name+` Kanarienvogel7`+ready+`
+		B: a LOGIN "`+name+`" "Kanarienvogel7"
+		B< a OK in
+		B: reeve1 LOGOUT
+		S: a NO [UNAVAILABLE] Passwort ist NICHT falsch. Neuer Servername: imap.test.example, Port 993, SSL/TLS. https://h.test.example/a1
+		C! close
+		E: action=deny by=[canonical-host] verified=true account=`+name+`
+	`)
 }

@@ -195,9 +195,9 @@ func TestCapabilitiesByPolicy(t *testing.T) {
 			C! tls imap.test.example
 			S: * OK [CAPABILITY IMAP4rev1 ID SASL-IR ENABLE IDLE LITERAL+ LOGINDISABLED AUTH=PLAIN] proxy.test.example ready.
 			C: a LOGIN {4}
-			S: a NO [UNAVAILABLE] Passwort ist NICHT falsch. Bitte Authentifizierung {...}
+			S: a NO [UNAVAILABLE] Passwort ist NICHT falsch. Authentifizierung: {...}
 			C: b AUTHENTICATE LOGIN
-			S: b NO [UNAVAILABLE] Passwort ist NICHT falsch. Bitte Authentifizierung {...}
+			S: b NO [UNAVAILABLE] Passwort ist NICHT falsch. Authentifizierung: {...}
 			C! close
 			E: action=deny by=[sasl] attempts=
 		`)

@@ -38,7 +38,7 @@ var Front = &proxy.Front{
 	Word:    "IMAP",
 	ALPN:    "imap",
 	Port:    993,
-	Room:    150,                                                     // Thunderbird 153 shows 177, less the account's name
+	Room:    177,                                                     // Thunderbird 153 shows 200, less 23 of its own words
 	Goodbye: "* BYE Server is restarting, please connect again.\r\n", // RFC 9051 section 7.1.5
 	Open: func(w *proxy.Wire, a proxy.Advert, l proxy.Limits) proxy.Dialogue {
 		return &dialogue{wire: w, advert: a, limits: l}

@@ -262,7 +262,7 @@ func TestOldTLSIsTold(t *testing.T) {
 		C! old imap.test.example
 		S: * OK proxy.test.example ready.
 		C: a CAPABILITY
-		S: * OK [ALERT] Passwort ist NICHT falsch. Programm ist veraltet: TLS 1.2 fehlt. Server imap.test.example, Port 993. https://h.test.example/a1 ({id})
+		S: * OK [ALERT] Passwort ist NICHT falsch. Programm ist veraltet: TLS 1.2 fehlt. https://h.test.example/a1 ({id})
 		S: * CAPABILITY IMAP4rev1 ID LOGINDISABLED
 		S: a OK CAPABILITY completed.
 		C: b LOGIN anna Kanarienvogel7

@@ -487,7 +487,7 @@ func TestACMEOldNames(t *testing.T) {
 		k := rig.Dial(t, p.IMAPS.By(Plain))
 		k.SecureAs(&tls.Config{InsecureSkipVerify: true, ServerName: name})
 		k.Ask("a LOGIN "+Bert.User+" "+Bert.Password,
-			`^a NO \[UNAVAILABLE\] Passwort ist NICHT falsch\. Servername ist veraltet: Server imap\.example\.test, Port 993, SSL/TLS\. https://h\.example\.test/a1`)
+			`^a NO \[UNAVAILABLE\] Passwort ist NICHT falsch\. Neuer Servername: imap\.example\.test, Port 993, SSL/TLS\. https://h\.example\.test/a1`)
 	}
 	if said, code := p.Command(t, "certs", "list", "-c", p.Config); code != 0 {
 		t.Errorf("a name that is not canonical is trouble:\n%s", said)

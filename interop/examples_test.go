@@ -110,9 +110,9 @@ func TestExampleCanonicalHosts(t *testing.T) {
 	s := story{t: t, rig: rig, p: p}
 	const (
 		help   = `https://hilfe\.example\.org/servernamen \([0-9A-Z]{12}\)`
-		imap   = `NO \[UNAVAILABLE\] Passwort ist NICHT falsch\. Servername ist veraltet: Server imap\.example\.org, Port 993, SSL/TLS\. ` + help
-		pop3   = `-ERR \[SYS/PERM\] Passwort ist NICHT falsch\. Servername ist veraltet: Server pop\.example\.org, Port 995, SSL/TLS\. ` + help
-		smtp   = `550 5\.7\.1 Passwort ist NICHT falsch\. Servername ist veraltet: Server send\.example\.org, Port 465, SSL/TLS\. ` + help
+		imap   = `NO \[UNAVAILABLE\] Passwort ist NICHT falsch\. Neuer Servername: imap\.example\.org, Port 993, SSL/TLS\. ` + help
+		pop3   = `-ERR \[SYS/PERM\] Passwort ist NICHT falsch\. Neuer Servername: pop\.example\.org, Port 995, SSL/TLS\. ` + help
+		smtp   = `550 5\.7\.1 Passwort ist NICHT falsch\. Neuer Servername: send\.example\.org, Port 465, SSL/TLS\. ` + help
 		unused = `imap.anderer.example` // fits a pattern, and nobody knows it
 	)
 
@@ -152,7 +152,7 @@ func TestExampleCanonicalHosts(t *testing.T) {
 	s.tell(IMAP, Implicit, p.IMAPS, unused, imap, "--insecure")
 	s.tell(POP3, Implicit, p.POP3S, "pop.anderer.example", pop3, "--insecure")
 	s.tell(Submission, StartTLS, p.Submission, "mail.anderer.example", smtp, "--insecure")
-	s.tell(IMAP, Implicit, p.IMAPS, "pop.example.org", `NO \[UNAVAILABLE\] Passwort ist NICHT falsch\. Servername gilt fuer POP3\. IMAP: Server imap\.example\.org, Port 993`)
+	s.tell(IMAP, Implicit, p.IMAPS, "pop.example.org", `NO \[UNAVAILABLE\] Passwort ist NICHT falsch\. Servername gilt fuer POP3\. IMAP: imap\.example\.org, Port 993`)
 	if n := ca.Orders(); n != 9 {
 		t.Errorf("%d orders: a stranger's name was ordered", n)
 	}
@@ -227,14 +227,14 @@ func TestExampleOneName(t *testing.T) {
 	// Receiving under the name for sending, and the other way round: there is no certificate
 	// error, and the words name the right server.
 	from = p.Events.Here()
-	s.tell(POP3, Implicit, p.POP3S, "sslout.example.org", `-ERR \[SYS/PERM\] `+not+`Servername gilt fuer SMTP\. POP3: Server sslin\.example\.org, Port 995, SSL/TLS\. `+help)
-	s.tell(IMAP, Implicit, p.IMAPS, "sslout.example.org", `NO \[UNAVAILABLE\] `+not+`Servername gilt fuer SMTP\. IMAP: Server sslin\.example\.org, Port 993, SSL/TLS\. `+help)
+	s.tell(POP3, Implicit, p.POP3S, "sslout.example.org", `-ERR \[SYS/PERM\] `+not+`Servername gilt fuer SMTP\. POP3: sslin\.example\.org, Port 995, SSL/TLS\. `+help)
+	s.tell(IMAP, Implicit, p.IMAPS, "sslout.example.org", `NO \[UNAVAILABLE\] `+not+`Servername gilt fuer SMTP\. IMAP: sslin\.example\.org, Port 993, SSL/TLS\. `+help)
 	p.event(t, from, "other_service", "sslout.example.org")
-	s.tell(Submission, Implicit, p.Submissions, "sslin.example.org", `550 5\.7\.1 `+not+`Servername gilt fuer IMAP/POP3\. SMTP: Server sslout\.example\.org, Port 465, SSL/TLS\. `+help)
+	s.tell(Submission, Implicit, p.Submissions, "sslin.example.org", `550 5\.7\.1 `+not+`Servername gilt fuer IMAP/POP3\. SMTP: sslout\.example\.org, Port 465, SSL/TLS\. `+help)
 	p.event(t, from, "other_service", "sslin.example.org")
 
 	// An old name: first with a warning, and without it once its certificate is in the folder.
-	old := `-ERR \[SYS/PERM\] ` + not + `Servername ist veraltet: Server sslin\.example\.org, Port 995, SSL/TLS\. ` + help
+	old := `-ERR \[SYS/PERM\] ` + not + `Neuer Servername: sslin\.example\.org, Port 995, SSL/TLS\. ` + help
 	s.tell(POP3, Implicit, p.POP3S, "pop3.example.org", mismatch)
 	s.tell(POP3, Implicit, p.POP3S, "pop3.example.org", old, "--insecure")
 	issue("pop3.example.org")

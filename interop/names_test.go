@@ -58,9 +58,9 @@ func namedProxy(t *testing.T, rig *Rig) *Proxy {
 // server for it, the port and where to get help.
 func (n named) wanted(protocol Protocol) string {
 	words := map[string]string{
-		"other_service": `Servername gilt fuer (IMAP|POP3|SMTP)\. (IMAP|POP3|SMTP): Server `,
-		"legacy":        `Servername ist veraltet: Server `,
-		"unknown":       `Servername ist veraltet: Server `,
+		"other_service": `Servername gilt fuer (IMAP|POP3|SMTP)\. (IMAP|POP3|SMTP): `,
+		"legacy":        `Neuer Servername: `,
+		"unknown":       `Neuer Servername: `,
 	}[n.host]
 	port := map[Protocol]int{IMAP: 993, POP3: 995, Submission: 465}[protocol]
 	return fmt.Sprintf(`Passwort ist NICHT falsch\. %s%s, Port %d, SSL/TLS\. https://h\.example\.test/a1 \([0-9A-Z]{12}\)`,

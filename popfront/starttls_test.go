@@ -131,7 +131,7 @@ func TestOldHostNameIsToldAtUser(t *testing.T) {
 		S: +OK
 		S: .
 		C: USER anna
-		S: -ERR [SYS/PERM] Passwort ist NICHT falsch. Servername ist veraltet: Server pop.test.example, Port 995, SSL/TLS. https://h.test.example/a1 ({id})
+		S: -ERR [SYS/PERM] Passwort ist NICHT falsch. Neuer Servername: pop.test.example, Port 995, SSL/TLS. https://h.test.example/a1 ({id})
 		C: PASS Kanarienvogel7
 		S: -ERR [SYS/PERM] Passwort ist NICHT falsch. {...}
 		C: AUTH PLAIN {b64:\x00anna\x00Kanarienvogel7}
@@ -147,9 +147,9 @@ func TestOldMechanismsOverTLS(t *testing.T) {
 		C! tls pop.test.example
 		S: +OK proxy.test.example ready.
 		C: AUTH CRAM-MD5
-		S: -ERR [SYS/PERM] Passwort ist NICHT falsch. Bitte Authentifizierung auf "Passwort, normal" stellen (SSL/TLS bleibt an, SPA aus). https://h.test.example/a1 ({id})
+		S: -ERR [SYS/PERM] Passwort ist NICHT falsch. Authentifizierung: "Passwort, normal" (SSL/TLS bleibt an, SPA aus). https://h.test.example/a1 ({id})
 		C: APOP anna c4c9334bac560ecc979e58001b3e22fb
-		S: -ERR [SYS/PERM] Passwort ist NICHT falsch. Bitte Authentifizierung {...}
+		S: -ERR [SYS/PERM] Passwort ist NICHT falsch. Authentifizierung: {...}
 		C! close
 		E: action=deny by=[password-only] mechanism=APOP end=CD account=
 	`)
@@ -174,7 +174,7 @@ func TestEnglish(t *testing.T) {
 	play(t, "starttls", `
 		S: +OK proxy.test.example ready.
 		C: USER anna
-		S: -ERR [SYS/PERM] Your password is NOT wrong. Encryption is missing: set SSL/TLS, server pop.test.example, port 995. https://h.test.example/a1 ({id})
+		S: -ERR [SYS/PERM] Your password is NOT wrong. Encryption is missing: SSL/TLS, server pop.test.example, port 995. https://h.test.example/a1 ({id})
 		C! close
 		E: action=deny
 	`, english)
@@ -183,15 +183,15 @@ func TestEnglish(t *testing.T) {
 // A name that is for something else, or nobody's, is told at USER as an old one is.
 func TestWrongHostNameIsToldAtUser(t *testing.T) {
 	for name, says := range map[string]string{
-		"imap.test.example host=other_service": "gilt fuer IMAP. POP3: Server pop.test.example",
-		"mx.nobody.example host=unknown":       "ist veraltet: Server pop.test.example",
+		"imap.test.example host=other_service": "Servername gilt fuer IMAP. POP3: pop.test.example",
+		"mx.nobody.example host=unknown":       "Neuer Servername: pop.test.example",
 	} {
 		sni, host, _ := strings.Cut(name, " ")
 		play(t, "implicit", `
 			C! tls `+sni+`
 			S: +OK proxy.test.example ready.
 			C: USER anna
-			S: -ERR [SYS/PERM] Passwort ist NICHT falsch. Servername `+says+`, Port 995, SSL/TLS. https://h.test.example/a1 ({id})
+			S: -ERR [SYS/PERM] Passwort ist NICHT falsch. `+says+`, Port 995, SSL/TLS. https://h.test.example/a1 ({id})
 			C! close
 			E: action=deny by=[canonical-host] sni=`+sni+` `+host+` end=CD verified= backend=
 		`)
@@ -213,7 +213,7 @@ func TestOldTLSIsToldAtUser(t *testing.T) {
 		S: USER
 		S: .
 		C: USER anna
-		S: -ERR [SYS/PERM] Passwort ist NICHT falsch. Programm ist veraltet: TLS 1.2 fehlt. Server pop.test.example, Port 995. https://h.test.example/a1 ({id})
+		S: -ERR [SYS/PERM] Passwort ist NICHT falsch. Programm ist veraltet: TLS 1.2 fehlt. https://h.test.example/a1 ({id})
 		C! close
 		E: action=deny by=[modern-tls] tls=1.0 end=CD verified= exposed= backend=
 	`, proxytest.DenyOldTLS)

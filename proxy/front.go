@@ -23,7 +23,8 @@ type Front struct {
 	// protocol's programs take any failure of the login for a wrong password.
 	OutageEarly bool
 
-	// Room is how many characters of a refusal programs show; 0: all of them.
+	// Room is how many characters programs show of a refusal and of the account's
+	// name, which they put before it; 0: all of them.
 	Room int
 
 	// Goodbye is what an idle relayed client is told when the proxy shuts

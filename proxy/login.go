@@ -114,11 +114,24 @@ func (s *session) policyRefusal(v policy.Verdict) Refusal {
 	return r
 }
 
+// usualAccount is how long the account's name is taken to be at least, since
+// before the login nobody has said it, and some log in by a number but name the
+// account after its address.
+const usualAccount = 27
+
+// room is how many characters of a refusal programs show an account.
+func (f *Front) room(account string) int {
+	if f.Room == 0 {
+		return 0
+	}
+	return max(1, f.Room-max(len(account), usualAccount))
+}
+
 // place is what a sentence can name.
 func (s *session) place() place {
 	front := s.listener.Front
 	p := place{lang: s.brand.Language, host: s.brand.host(front.Name), port: cmp.Or(s.brand.Ports[front.Name], front.Port),
-		help: s.brand.Help, session: s.id, room: front.Room, word: front.Word}
+		help: s.brand.Help, session: s.id, room: front.room(s.facts.Get(policy.Account)), word: front.Word}
 	if s.facts.Get(policy.Host) == policy.OtherService {
 		p.others = s.settings.called(s.facts.Get(policy.SNI))
 	}

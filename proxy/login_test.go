@@ -46,7 +46,7 @@ func TestRefusals(t *testing.T) {
 		{"backend goes away", "LOGIN anna drop", "NO unavailable The mail server cannot be reached just now.", "unavailable"},
 		{"backend hangs", "LOGIN anna hang", "NO unavailable The mail server cannot be reached just now.", "unavailable"},
 		{"no login", "WANT", "NO login_needed Please switch on authentication", "login_needed"},
-		{"no such mechanism", "AUTH X-ODD", "NO policy Your password is NOT wrong. Please set authentication", "policy"},
+		{"no such mechanism", "AUTH X-ODD", "NO policy Your password is NOT wrong. Set authentication", "policy"},
 		{"not offered by the backend", "AUTH OAUTHBEARER", "NO mechanism This authentication method does not exist here.", "mechanism"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -83,7 +83,7 @@ func TestOldHostName(t *testing.T) {
 		c.say("LOGIN anna wrong")
 		c.want("NO credential User name or password is wrong.")
 		c.say("LOGIN anna right")
-		c.wantPrefix("NO policy Your password is NOT wrong. The server name is out of date: set server toy.example, port 4321, SSL/TLS. https://help.example/ (")
+		c.wantPrefix("NO policy Your password is NOT wrong. New server name: toy.example, port 4321, SSL/TLS. https://help.example/ (")
 		c.close()
 		e := r.wantEnd("CD", "client_closed")
 		if !e.Verified || e.Account != "anna" || e.Action != "deny" || fmt.Sprint(e.By) != "[canonical-host]" || e.Attempts != 2 {
@@ -155,7 +155,7 @@ func TestEarlyFront(t *testing.T) {
 		c.say("ADVERT")
 		c.wantPrefix("ADVERT true true false [] [PLAIN XOAUTH2 SIZE] Your password is NOT wrong.")
 		c.say("USER anna")
-		c.wantPrefix("NO policy Your password is NOT wrong. The server name is out of date")
+		c.wantPrefix("NO policy Your password is NOT wrong. New server name:")
 		c.close()
 		if e := r.event(); e.Attempts != 0 || e.Verified || e.Account != "" {
 			t.Errorf("%+v", e)

@@ -35,26 +35,32 @@ type place struct {
 	others  string // what the server name is for, where that are other protocols
 }
 
-// otherService stands beside the findings: a server name that is right, but not
-// for this protocol, wants words of its own.
-const otherService policy.Finding = "other_service"
+// Beside the findings, these have words of their own.
+const (
+	otherService policy.Finding = "other_service" // a server name that is right, but not for this protocol
+	otherFinding policy.Finding = ""              // one without words: what is certain
+)
 
 // policyWords are the sentences of a policy refusal: the first thing said is
-// that the password is not wrong, since that is what people try to change.
+// that the password is not wrong, since that is what people try to change. They
+// are as short as leaves room for what follows them (see [Front.Room]), and name
+// only what is right: "is out of date: server X" was read as if X were.
 var policyWords = map[Language]map[policy.Finding]string{
 	German: {
 		policy.Plaintext:      "Passwort ist NICHT falsch. Verschluesselung fehlt: SSL/TLS, Server {host}, Port {port}.",
-		policy.TLSOld:         "Passwort ist NICHT falsch. Programm ist veraltet: TLS 1.2 fehlt. Server {host}, Port {port}.",
-		policy.Mechanism:      "Passwort ist NICHT falsch. Bitte Authentifizierung auf \"Passwort, normal\" stellen (SSL/TLS bleibt an, SPA aus).",
-		policy.LegacyHostname: "Passwort ist NICHT falsch. Servername ist veraltet: Server {host}, Port {port}, SSL/TLS.",
-		otherService:          "Passwort ist NICHT falsch. Servername gilt fuer {others}. {word}: Server {host}, Port {port}, SSL/TLS.",
+		policy.TLSOld:         "Passwort ist NICHT falsch. Programm ist veraltet: TLS 1.2 fehlt.",
+		policy.Mechanism:      "Passwort ist NICHT falsch. Authentifizierung: \"Passwort, normal\" (SSL/TLS bleibt an, SPA aus).",
+		policy.LegacyHostname: "Passwort ist NICHT falsch. Neuer Servername: {host}, Port {port}, SSL/TLS.",
+		otherFinding:          "Passwort ist NICHT falsch. Bitte einstellen: {host}, Port {port}, SSL/TLS.",
+		otherService:          "Passwort ist NICHT falsch. Servername gilt fuer {others}. {word}: {host}, Port {port}, SSL/TLS.",
 	},
 	English: {
-		policy.Plaintext:      "Your password is NOT wrong. Encryption is missing: set SSL/TLS, server {host}, port {port}.",
-		policy.TLSOld:         "Your password is NOT wrong. The program is too old: TLS 1.2 is missing. Server {host}, port {port}.",
-		policy.Mechanism:      "Your password is NOT wrong. Please set authentication to \"normal password\" (SSL/TLS stays on, SPA off).",
-		policy.LegacyHostname: "Your password is NOT wrong. The server name is out of date: set server {host}, port {port}, SSL/TLS.",
-		otherService:          "Your password is NOT wrong. The server name is for {others}. {word}: server {host}, port {port}, SSL/TLS.",
+		policy.Plaintext:      "Your password is NOT wrong. Encryption is missing: SSL/TLS, server {host}, port {port}.",
+		policy.TLSOld:         "Your password is NOT wrong. The program is too old: TLS 1.2 is missing.",
+		policy.Mechanism:      "Your password is NOT wrong. Set authentication to \"normal password\" (SSL/TLS on, SPA off).",
+		policy.LegacyHostname: "Your password is NOT wrong. New server name: {host}, port {port}, SSL/TLS.",
+		otherFinding:          "Your password is NOT wrong. Please set {host}, port {port}, SSL/TLS.",
+		otherService:          "Your password is NOT wrong. Server name is for {others}. {word}: {host}, port {port}, SSL/TLS.",
 	},
 }
 
@@ -102,8 +108,8 @@ func (p place) sentence(class Class, finding policy.Finding) string {
 		finding = otherService
 	}
 	format, ok := policyWords[lang][finding]
-	if !ok { // a finding without words of its own: say what is certain
-		format = policyWords[lang][policy.LegacyHostname]
+	if !ok {
+		format = policyWords[lang][otherFinding]
 	}
 	return p.tail(p.fill(format))
 }

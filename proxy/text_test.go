@@ -70,6 +70,47 @@ func TestSentencesFit(t *testing.T) {
 	}
 }
 
+// TestSentencesAreWhole: Thunderbird shows 200 characters of an IMAP alert, of which its own
+// words take 23 and the account's name the next. With names of usual length nothing of ours is
+// cut, down to the session id; where there is no room for a part of it, that part is left out.
+func TestSentencesAreWhole(t *testing.T) {
+	const shown, preamble = 200, 23
+	front := &Front{Room: shown - preamble}
+	for _, lang := range []Language{German, English} {
+		for finding := range policyWords[lang] {
+			for _, account := range []string{"", "anna", "erika.mustermann@example.org"[:27]} {
+				p := place{lang: lang, host: "imap.example.org", port: 993, help: "https://hilfe.example.org/servernamen",
+					session: "K7M29QXD4TZP", room: front.room(account), word: "IMAP"}
+				said := finding
+				if finding == otherService {
+					said, p.others = policy.LegacyHostname, "POP3"
+				}
+				got := p.sentence(PolicyDeny, said)
+				if !strings.HasSuffix(got, " https://hilfe.example.org/servernamen (K7M29QXD4TZP)") {
+					t.Errorf("%s, %s, %q: %d characters: %q", lang, finding, account, len(got), got)
+				}
+			}
+			for n := range 120 {
+				account := strings.Repeat("a", n)
+				p := place{lang: lang, host: "imap.mail.stadtwerke-musterstadt.example", port: 993, help: "https://www.stadtwerke-musterstadt.example/hilfe/email",
+					session: "K7M29QXD4TZP", room: front.room(account), word: "IMAP"}
+				got := p.sentence(PolicyDeny, finding)
+				p.help, p.session = "", ""
+				bare := p.sentence(PolicyDeny, finding)
+				if n := preamble + n + len(got); n > shown && got != bare {
+					t.Errorf("%s, %s: %d characters to %q: %q", lang, finding, n, account, got)
+				}
+			}
+		}
+	}
+	if n := new(Front).room("anna"); n != 0 {
+		t.Errorf("a front whose programs show everything has room for %d characters", n)
+	}
+	if n := front.room(strings.Repeat("a", 8000)); n < 1 {
+		t.Errorf("room for %d characters, which is no limit", n)
+	}
+}
+
 func TestEveryClassHasWords(t *testing.T) {
 	for _, lang := range []Language{German, English} {
 		for class := NeedLogin; class <= PlainOnTLS; class++ {
@@ -77,7 +118,7 @@ func TestEveryClassHasWords(t *testing.T) {
 				t.Errorf("%s has no words for class %d", lang, class)
 			}
 		}
-		if len(policyWords[lang]) != 5 || len(classWords[lang]) != int(PlainOnTLS-NeedLogin)+1 {
+		if len(policyWords[lang]) != 6 || len(classWords[lang]) != int(PlainOnTLS-NeedLogin)+1 {
 			t.Errorf("%s has words for what is not", lang)
 		}
 	}

@@ -167,7 +167,7 @@ func TestSASLNonsense(t *testing.T) {
 func TestOtherMechanisms(t *testing.T) {
 	play(t, "implicit", hello+`
 		C: AUTH CRAM-MD5
-		S: 534 5.7.9 Passwort ist NICHT falsch. Bitte Authentifizierung auf "Passwort, normal" stellen (SSL/TLS bleibt an, SPA aus). https://h.test.example/a1 ({id})
+		S: 534 5.7.9 Passwort ist NICHT falsch. Authentifizierung: "Passwort, normal" (SSL/TLS bleibt an, SPA aus). https://h.test.example/a1 ({id})
 		C: AUTH NTLM {b64:NTLMSSP}
 		S: 534 5.7.9 Passwort ist NICHT falsch. {...}
 		C! close
@@ -248,7 +248,7 @@ func TestOldHostName(t *testing.T) {
 		B: QUIT
 		S: 235 2.7.0 Authentication successful
 		C. MAIL FROM:<anna@test.example>\r\nRCPT TO:<bert@test.example>\r\nDATA\r\n
-		S: 550 5.7.1 Passwort ist NICHT falsch. Servername ist veraltet: Server smtp.test.example, Port 465, SSL/TLS. https://h.test.example/a1 ({id})
+		S: 550 5.7.1 Passwort ist NICHT falsch. Neuer Servername: smtp.test.example, Port 465, SSL/TLS. https://h.test.example/a1 ({id})
 		S: 503 5.5.1 MAIL comes first
 		S: 503 5.5.1 MAIL comes first
 		C: AUTH PLAIN `+plain+`
@@ -281,7 +281,7 @@ func TestOldHostName(t *testing.T) {
 		B: QUIT
 		S: 235 2.7.0 Authentication successful
 		C: MAIL FROM:<anna@test.example>
-		S: 450 4.7.1 Passwort ist NICHT falsch. Servername ist veraltet: {...}
+		S: 450 4.7.1 Passwort ist NICHT falsch. Neuer Servername: {...}
 		C! close
 		E: action=tempfail by=[canonical-host] host=legacy end=CD verified=true
 	`, brownOut)
@@ -290,8 +290,8 @@ func TestOldHostName(t *testing.T) {
 // A name that is for something else, or nobody's, is told at MAIL as an old one is.
 func TestWrongHostName(t *testing.T) {
 	for name, says := range map[string]string{
-		"pop.test.example host=other_service": "gilt fuer POP3. SMTP: Server smtp.test.example",
-		"mx.nobody.example host=unknown":      "ist veraltet: Server smtp.test.example",
+		"pop.test.example host=other_service": "Servername gilt fuer POP3. SMTP: smtp.test.example",
+		"mx.nobody.example host=unknown":      "Neuer Servername: smtp.test.example",
 	} {
 		sni, host, _ := strings.Cut(name, " ")
 		play(t, "implicit", strings.Replace(hello, "tls smtp.test.example", "tls "+sni, 1)+`
@@ -302,7 +302,7 @@ func TestWrongHostName(t *testing.T) {
 			B: QUIT
 			S: 235 2.7.0 Authentication successful
 			C: MAIL FROM:<anna@test.example>
-			S: 550 5.7.1 Passwort ist NICHT falsch. Servername `+says+`, Port 465, SSL/TLS. https://h.test.example/a1 ({id})
+			S: 550 5.7.1 Passwort ist NICHT falsch. `+says+`, Port 465, SSL/TLS. https://h.test.example/a1 ({id})
 			C! close
 			E: action=deny by=[canonical-host] sni=`+sni+` `+host+` end=CD verified=true
 		`)
@@ -320,7 +320,7 @@ func TestOldTLSIsTold(t *testing.T) {
 		C: AUTH PLAIN `+plain+`
 		S: 530 5.7.0 Passwort ist NICHT falsch. Programm ist veraltet: TLS 1.2 fehlt. {...}
 		C: MAIL FROM:<anna@test.example>
-		S: 530 5.7.0 Passwort ist NICHT falsch. Programm ist veraltet: TLS 1.2 fehlt. Server smtp.test.example, Port 465. https://h.test.example/a1 ({id})
+		S: 530 5.7.0 Passwort ist NICHT falsch. Programm ist veraltet: TLS 1.2 fehlt. https://h.test.example/a1 ({id})
 		C! close
 		E: action=deny by=[modern-tls] tls=1.0 end=CD verified= backend= attempts=
 	`, proxytest.DenyOldTLS)
