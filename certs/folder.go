@@ -72,25 +72,41 @@ func listFolder(folder string) ([]Pair, error) {
 		pairs = append(pairs, p)
 	}
 	for _, name := range dirs {
-		dir := filepath.Join(folder, name)
-		files, _, err := listDir(dir, maxEntries)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // removed since it was listed
+		if p, ok := inside(filepath.Join(folder, name)); ok {
+			pairs = append(pairs, p)
 		}
-		if err != nil {
-			return nil, err
-		}
-		found, _ := wellKnown(dir, files)
-		pairs = append(pairs, found...)
 	}
 	return pairs, nil
+}
+
+// wellKnownSets are the names of files that belong together: certificate, key, and what only
+// repeats parts of them.
+var wellKnownSets = [][]string{{"fullchain.pem", "privkey.pem", "cert.pem", "chain.pem"}, {"tls.crt", "tls.key", "ca.crt"}}
+
+// inside finds the pair of a subdirectory. It is not listed: one that holds thousands of other
+// files, or that we may not enter, such as lost+found, is no reason to load none of the folder.
+// Where we may not enter a pair is taken to be, so that the log says what cannot be read.
+func inside(dir string) (Pair, bool) {
+	for _, set := range wellKnownSets {
+		p := Pair{Cert: filepath.Join(dir, set[0]), Key: filepath.Join(dir, set[1])}
+		if isFile(p.Cert) && isFile(p.Key) {
+			return p, true
+		}
+	}
+	return Pair{}, false
+}
+
+// isFile says whether there is a regular file, as far as we may know.
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() || errors.Is(err, fs.ErrPermission)
 }
 
 // wellKnown finds the pairs whose files always have the same names, and returns the files
 // that are not part of them. The names must be sorted.
 func wellKnown(dir string, files []string) (pairs []Pair, rest []string) {
 	rest = files
-	for _, set := range [][]string{{"fullchain.pem", "privkey.pem", "cert.pem", "chain.pem"}, {"tls.crt", "tls.key", "ca.crt"}} {
+	for _, set := range wellKnownSets {
 		_, cert := slices.BinarySearch(files, set[0])
 		_, key := slices.BinarySearch(files, set[1])
 		if cert && key {

@@ -191,3 +191,28 @@ func TestFolderTooLarge(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What a subdirectory holds besides, and one that we may not enter, hold nothing up.
+func TestFolderBesides(t *testing.T) {
+	ca, dir := authority(t), t.TempDir()
+	pair(t, ca, "imap.example.org", filepath.Join(dir, "imap.pem"), "")
+	full := directory(t, dir, "full")
+	pair(t, ca, "pop.example.org", filepath.Join(full, "fullchain.pem"), filepath.Join(full, "privkey.pem"))
+	for i := range 20_001 {
+		link(t, "nowhere", filepath.Join(full, fmt.Sprint(i)))
+	}
+	want := []string{"imap.example.org", "pop.example.org"}
+	if os.Geteuid() != 0 { // who may enter everything
+		if err := os.Mkdir(filepath.Join(dir, "lost+found"), 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, bad, _ := certs.Folder(dir); len(bad) != 1 || !strings.Contains(bad[0].Error(), "lost+found/fullchain.pem: it cannot be read: permission denied") {
+			t.Error(bad)
+		}
+	}
+	k := keep(t)
+	set(t, k, certs.Sources{Folder: dir})
+	if got := names(k); !slices.Equal(got, want) {
+		t.Errorf("got %q", got)
+	}
+}
