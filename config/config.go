@@ -103,7 +103,7 @@ type Listener struct {
 type Certificates struct {
 	Files   []CertificateFiles `yaml:"files" doc:"Certificates in PEM files. A name may have several, for example ECDSA and RSA. Changed files are loaded within half a minute."`
 	Folder  string             `yaml:"folder" off:"certs" doc:"Directory of further certificates: NAME.pem with its key inside, NAME.pem or NAME.crt beside NAME.key, or SUBDIRECTORY/fullchain.pem beside privkey.pem, as certbot has them. Changes are loaded within half a minute."`
-	Unknown UnknownNames       `yaml:"unknown" default:"canonical" doc:"What a client gets that sends a host name of no brand. canonical: the certificate of the canonical name; own: one for that name, by ACME, if certificates.acme.lookup confirms it; alert: the alert unrecognized_name, which ends the handshake."`
+	Unknown UnknownNames       `yaml:"unknown" default:"canonical" doc:"What a client gets that sends a host name of no brand. canonical: the certificate of the canonical name; own: one for that name, by ACME, if certificates.acme.lookup confirms it; alert: the alert unrecognized_name, which ends the handshake: programs say little then, Thunderbird for POP3 nothing."`
 	ACME    *ACME              `yaml:"acme" doc:"Get certificates by ACME (RFC 8555), for every canonical host name that no file covers, and renew them. The CA must reach web.http on port 80 or web.https on port 443 of each name."`
 }
 
