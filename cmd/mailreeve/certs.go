@@ -100,9 +100,16 @@ func troubled(list []certs.Status, bad []error, now time.Time, path string) erro
 func statuses(c *config.Config) (list []certs.Status, bad []error) {
 	keeper, bad := readFiles(sources(c, nil))
 	list = keeper.Status()
-	if acme := c.Certificates.ACME; acme != nil {
+	acme := c.Certificates.ACME
+	missing := func(s certs.Status) bool { return s.Source == "" }
+	if acme == nil && c.Certificates.Folder != "" && slices.ContainsFunc(list, missing) {
+		// A name is missing, and what is wrong in the folder is most likely why.
+		_, unusable, _ := certs.Folder(c.Certificates.Folder) // that it cannot be read is known already
+		bad = append(bad, unusable...)
+	}
+	if acme != nil {
 		// What no file is for, the state of ACME tells.
-		list = slices.DeleteFunc(list, func(s certs.Status) bool { return s.Source == "" })
+		list = slices.DeleteFunc(list, missing)
 		rest := slices.DeleteFunc(canonicals(c), keeper.Store().Covers)
 		issued, err := certs.ReadStatus(acmeDir(c), rest, acme.RSA)
 		if err != nil {
