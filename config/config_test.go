@@ -41,7 +41,9 @@ var base = []string{
 }
 
 // whole adds what a case leaves out.
-func whole(input string) string {
+func whole(input string) string { return wholeOf(input, base) }
+
+func wholeOf(input string, base []string) string {
 	for _, line := range base {
 		key, _, _ := strings.Cut(line, " ")
 		if !strings.Contains("\n"+input, "\n"+key) {

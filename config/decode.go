@@ -418,15 +418,15 @@ func setText(v reflect.Value, text string) error {
 		v.Set(reflect.ValueOf(p))
 		return err
 	}
+	if u, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		return u.UnmarshalText([]byte(text))
+	}
 	if e, ok := v.Interface().(enum); ok {
 		if !slices.Contains(e.Values(), text) {
 			return wrong{quote(text) + " is not one of its values", suggest(text, e.Values())}
 		}
 		v.SetString(text)
 		return nil
-	}
-	if u, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
-		return u.UnmarshalText([]byte(text))
 	}
 	switch v.Kind() {
 	case reflect.String:

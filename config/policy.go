@@ -58,6 +58,13 @@ func ParsePolicy(name string, data []byte) (*Policy, error) {
 	return p, nil
 }
 
+// Check looks at the file as it is at an instant: exceptions that have expired or end too
+// late, what is never reached or decides nothing, and the statements under always and never,
+// which it tries to refute with all facts at every transition.
+func (p *Policy) Check(now time.Time) Problems {
+	return p.placed(p.File.Check(p.Compiled, now))
+}
+
 // zoneOf finds a time zone. That of the machine is none: a file means the same everywhere.
 func zoneOf(name string) (*time.Location, error) {
 	zone, err := time.LoadLocation(name)

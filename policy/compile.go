@@ -401,10 +401,8 @@ func (c *compiler) orSet(err error, word string) error {
 		names = append(names, string(name))
 	}
 	slices.Sort(names)
-	for _, name := range names {
-		if most := 1 + len(word)/4; distance(word, name, most) <= most {
-			return mistake{m.message + ", nor is there such a set", "did you mean the set " + name + "?"}
-		}
+	if name := nearest(word, names); name != "" {
+		return mistake{m.message + ", nor is there such a set", "did you mean the set " + name + "?"}
 	}
 	return m
 }

@@ -186,6 +186,15 @@ const (
 	factNetwork FactName = "network"
 )
 
+// UnmarshalText reads a fact's name.
+func (n *FactName) UnmarshalText(text []byte) error {
+	if !slices.Contains(n.Values(), string(text)) {
+		return mistake{quote(string(text)) + " is not a fact", suggest(string(text), n.Values())}
+	}
+	*n = FactName(text)
+	return nil
+}
+
 // Values lists the facts.
 func (FactName) Values() []string {
 	return append(slices.Clone(factNames[:]), string(factIP), string(factNetwork))
@@ -323,10 +332,11 @@ func (Finding) Values() []string {
 
 // Learn makes a fact known by its name, as files and command lines have it.
 func (f *Facts) Learn(name, value string) error {
-	if !slices.Contains(FactName("").Values(), name) {
-		return mistake{quote(name) + " is not a fact", suggest(name, FactName("").Values())}
+	var known FactName
+	if err := known.UnmarshalText([]byte(name)); err != nil {
+		return err
 	}
-	switch FactName(name) {
+	switch known {
 	case factNetwork:
 		return mistake{"a session has no network but an address", "give ip, with an address in " + value}
 	case factIP:

@@ -7,25 +7,29 @@ import "strings"
 // imported from here.)
 func suggest(given string, known []string) string {
 	const few = 20
-	best, least := "", 1+min(len(given), 60)/4
+	all := "known here: " + strings.Join(known[:min(few, len(known))], ", ")
+	if len(known) > few {
+		all += " and others"
+	}
+	switch best := nearest(given, known); {
+	case best == "":
+		return all
+	case len(known) > few:
+		return "did you mean " + best + "?"
+	default:
+		return "did you mean " + best + "? " + all
+	}
+}
+
+// nearest is the known word that is most like the one given, if one is.
+func nearest(given string, known []string) (best string) {
+	least := min(len(given), 60) / 4
 	for _, k := range known {
-		if n := distance(strings.ToLower(given), strings.ToLower(k), least); n < least+1 {
+		if n := distance(strings.ToLower(given), strings.ToLower(k), least); n <= least {
 			best, least = k, n-1
 		}
 	}
-	all := ""
-	if len(known) <= few {
-		all = "known here: " + strings.Join(known, ", ")
-	}
-	switch {
-	case best != "" && all != "":
-		return "did you mean " + best + "? " + all
-	case best != "":
-		return "did you mean " + best + "?"
-	case all == "":
-		return "known here: " + strings.Join(known[:few], ", ") + " and others"
-	}
-	return all
+	return best
 }
 
 // distance counts the letters to insert, delete or change to make b of a
