@@ -63,8 +63,8 @@ const (
 
 // backoff is the wait after the first, second ... failure, the last one for all further ones.
 // Let's Encrypt allows five failed validations of a name in an hour; these are four, for both
-// kinds of keys together. A name that is not canonical begins at [strangerBackoff]: its customer
-// may have pointed it elsewhere years ago.
+// kinds of keys together. A name that is not canonical and that the authority has judged begins at
+// [strangerBackoff]: its customer may have pointed it elsewhere years ago.
 var backoff = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 3 * time.Hour, 6 * time.Hour}
 
 // strangerBackoff is where a name that is not canonical enters backoff: at an hour.
@@ -495,7 +495,7 @@ func (a *ACME) order(ctx context.Context, e *item) {
 	}
 	var cert *tls.Certificate
 	if before.Lookup && a.lookup.ask(ctx, e.name) == notOurs {
-		err = &orderError{text: "the lookup says that the name is not ours any more"}
+		err = &orderError{text: errNotOurs.Error(), err: errNotOurs}
 	} else {
 		timed, cancel := context.WithTimeout(ctx, orderTime)
 		var proof string
@@ -535,7 +535,7 @@ func (a *ACME) begin(e *item, leased bool) (before record, kinds []string, ok bo
 	if before.Error != "" && !strings.HasPrefix(before.Error, underWay) {
 		why += "; the one before: " + before.Error
 	}
-	a.failed(e, now, 0, why)
+	a.failed(e, now, 0, why, true)
 	_ = a.state.writeRecord(e.pair, e.record) // finish writes again, and complains
 	return before, kinds, true
 }
@@ -565,7 +565,7 @@ func (a *ACME) finish(e *item, before record, cert *tls.Certificate, err error, 
 		a.log.Info(message, append(e.fields(), zap.Time("until", cert.Leaf.NotAfter),
 			zap.String("issuer", issuerOf(cert.Leaf)))...)
 	case !givenUp:
-		a.failed(e, now, retryAfter(err), err.Error())
+		a.failed(e, now, retryAfter(err), err.Error(), judged(err))
 		log, message, fields := a.log.Warn, "no new certificate", e.fields()
 		if e.loud(now) {
 			log = a.log.Error
@@ -613,10 +613,11 @@ func (a *ACME) challenges(e *item) []string {
 	return kinds
 }
 
-// failed counts an attempt that failed and sets when to try again.
-func (a *ACME) failed(e *item, now time.Time, atLeast time.Duration, why string) {
+// failed counts an attempt that failed and sets when to try again; judged says that it is the
+// name's fault, for all that is known.
+func (a *ACME) failed(e *item, now time.Time, atLeast time.Duration, why string, judged bool) {
 	step := e.Failures + a.other(e).Failures
-	if !e.canonical {
+	if judged && !e.canonical {
 		step += strangerBackoff
 	}
 	wait := max(min(backoff[min(step, len(backoff)-1)], e.slack()), atLeast, time.Second)

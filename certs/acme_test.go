@@ -777,7 +777,8 @@ func TestACMECorrupt(t *testing.T) {
 			}
 		}
 		pass(time.Second)
-		if n.get("imap.example.org") == nil || n.get("pop.example.org") == nil || ca.orderCount() != 4 || len(ca.accounts) != 2 {
+		if n.get("imap.example.org") == nil || n.get("pop.example.org") == nil || ca.orderCount() != 4 || len(ca.accounts) != 2 ||
+			strings.Count(n.messages(), "error: the key of the ACME account is corrupt, and moved aside; a new account is made") != 1 {
 			t.Errorf("%d orders, %d accounts: %s", ca.orderCount(), len(ca.accounts), n.messages())
 		}
 		n.stop()
@@ -954,6 +955,36 @@ func TestACMEDemand(t *testing.T) {
 			t.Error("the order did not go on")
 		}
 	})
+}
+
+// TestACMEDemandFails: a name that the authority has judged waits for an hour, but its own
+// outage is no judgement, and customers of the name wait for its end.
+func TestACMEDemandFails(t *testing.T) {
+	for name, test := range map[string]struct {
+		set  func(*fakeCA)
+		wait time.Duration
+	}{
+		"refused": {func(ca *fakeCA) { ca.refuse = func(string, string) error { return errors.New("it points elsewhere") } }, time.Hour},
+		"limited": {func(ca *fakeCA) { ca.hook = only("/order", problem(429, "rateLimited", "too many")) }, time.Hour},
+		"down": {func(ca *fakeCA) {
+			ca.hook = func(*http.Request) (*http.Response, error) { return nil, errors.New("connection refused") }
+		}, time.Minute},
+		"in trouble": {func(ca *fakeCA) { ca.hook = only("/order", problem(503, "serverInternal", "down")) }, time.Minute},
+		"silent":     {func(ca *fakeCA) { ca.slow = func(_ *http.Request, wait func(time.Duration)) { wait(time.Hour) } }, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ca := newFakeCA(t)
+				test.set(ca)
+				n := startNode(t, ca, t.TempDir(), ecdsaOnly)
+				n.kind("mail.customer.example", ECDSA, Listed)
+				pass(orderTime)
+				if s := n.only(t); s.Failures != 1 || s.Next.Sub(s.Tried) < test.wait || s.Next.Sub(s.Tried) > test.wait+test.wait/10+time.Second {
+					t.Errorf("tried again after %v: %s", s.Next.Sub(s.Tried), s.Error)
+				}
+			})
+		})
+	}
 }
 
 // With the budget spent, the lookup is left in peace.

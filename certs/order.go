@@ -211,9 +211,13 @@ func (a *ACME) client(ctx context.Context, c *conversation) (*acme.Client, error
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	key, err := a.state.accountKey(a.c.EAB)
+	key, corrupt, err := a.state.accountKey(a.c.EAB)
 	if err != nil {
 		return nil, err
+	}
+	if corrupt {
+		a.log.Error("the key of the ACME account is corrupt, and moved aside; a new account is made",
+			zap.String("file", a.state.accountFile(a.c.EAB)+".key"))
 	}
 	client := &acme.Client{Key: key, DirectoryURL: a.c.Directory, UserAgent: "mailreeve",
 		HTTPClient: &http.Client{Transport: c}, RetryBackoff: retryBackoff}
@@ -308,6 +312,24 @@ type orderError struct {
 
 func (e *orderError) Error() string { return e.text }
 func (e *orderError) Unwrap() error { return e.err }
+
+// errNotOurs is a lookup that no longer confirms a name.
+var errNotOurs = errors.New("the lookup says that the name is not ours any more")
+
+// judged says whether a failure is an authority's judgement on the name, and not its own silence
+// or trouble, or the network's.
+func judged(err error) bool {
+	var authz *acme.AuthorizationError
+	var order *acme.OrderError
+	var problem *acme.Error
+	switch {
+	case errors.As(err, &authz), errors.As(err, &order), errors.Is(err, errNotOurs):
+		return true
+	case errors.As(err, &problem):
+		return problem.StatusCode < http.StatusInternalServerError
+	}
+	return false
+}
 
 // retryAfter is how long the authority asks to wait, if it does.
 func retryAfter(err error) time.Duration {

@@ -287,8 +287,9 @@ func (s *state) accountFile(eab *EAB) string {
 
 // accountKey reads the account's key, or makes it. Of two nodes that make one, the first to
 // write wins, and the other takes it over. A key that cannot be kept is not used: each start
-// would register anew, and authorities allow a handful of accounts in some hours.
-func (s *state) accountKey(eab *EAB) (*ecdsa.PrivateKey, error) {
+// would register anew, and authorities allow a handful of accounts in some hours. One that is
+// corrupt is moved aside.
+func (s *state) accountKey(eab *EAB) (key *ecdsa.PrivateKey, corrupt bool, err error) {
 	path := s.accountFile(eab) + ".key"
 	for range 3 {
 		data, err := readFile(path, maxRecord)
@@ -300,17 +301,18 @@ func (s *state) accountKey(eab *EAB) (*ecdsa.PrivateKey, error) {
 			}
 		}
 		if err != nil {
-			return nil, fmt.Errorf("keeping the account key: %w", err)
+			return nil, corrupt, fmt.Errorf("keeping the account key: %w", err)
 		}
 		if key, err := parseAccountKey(data); err == nil {
-			return key, nil
+			return key, corrupt, nil
 		}
+		corrupt = true
 		if err := os.Rename(path, path+".bad"); err != nil {
-			return nil, fmt.Errorf("the account key is corrupt, moving it aside: %w", err)
+			return nil, corrupt, fmt.Errorf("the account key is corrupt, moving it aside: %w", err)
 		}
 		_ = os.Remove(s.accountFile(eab) + ".json") // the account goes with its key
 	}
-	return nil, errors.New("the account key is made and replaced by somebody else all the time")
+	return nil, corrupt, errors.New("the account key is made and replaced by somebody else all the time")
 }
 
 // makeAccountKey makes a key and its PEM form.
