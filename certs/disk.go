@@ -13,19 +13,27 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
 // errTooLarge says that a file cannot be what it should be.
 var errTooLarge = errors.New("it is too large")
 
-// readFile reads a file of bounded size.
+// errNoFile says that something else stands in the place of a file.
+var errNoFile = errors.New("it is no file")
+
+// readFile reads a file of bounded size. From a pipe or a terminal, which it would wait for, it
+// reads nothing: locks are held meanwhile.
 func readFile(path string, most int64) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Mode()&(fs.ModeNamedPipe|fs.ModeSocket|fs.ModeDevice) != 0 {
+		return nil, errNoFile
+	}
 	data, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err == nil && int64(len(data)) > most {
 		err = errTooLarge

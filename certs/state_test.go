@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -79,6 +80,13 @@ func TestStateFiles(t *testing.T) {
 	}
 	if _, err := readFile(file, 0); err == nil {
 		t.Error("larger than allowed")
+	}
+	pipe := s.path("names", "pipe") // which nobody writes to: a reader that waits holds up all
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readFile(pipe, 1); !errors.Is(err, errNoFile) {
+		t.Errorf("a pipe: %v", err)
 	}
 	checkModes(t, dir)
 	if left, _ := filepath.Glob(s.path("names", ".new-*")); len(left) > 0 {
