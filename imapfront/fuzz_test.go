@@ -105,7 +105,7 @@ func FuzzDialogue(f *testing.F) {
 			switch {
 			case req.Kind == 0: // answered
 			case req.Kind == proxy.StartTLS && clear:
-				if err := d.Accept(req, nil); err != nil {
+				if err := d.Accept(req, nil, ""); err != nil {
 					t.Fatal(err)
 				}
 				d.Upgrade(advert)

@@ -289,10 +289,16 @@ func (d *dialogue) Refuse(r proxy.Request, ref proxy.Refusal) error {
 	return d.wire.Say(answer + ref.Text + "\r\n")
 }
 
-// Accept gives the go-ahead for TLS, or passes the backend's reply on.
-func (d *dialogue) Accept(r proxy.Request, reply proxy.Reply) error {
+// Accept gives the go-ahead for TLS, or passes the backend's reply on. A warning
+// goes before it, as an alert.
+func (d *dialogue) Accept(r proxy.Request, reply proxy.Reply, warning string) error {
 	if r.Kind == proxy.StartTLS {
 		return d.wire.Say(r.Token + " OK Begin TLS negotiation now.\r\n")
+	}
+	if warning != "" {
+		if err := d.wire.Say(d.alert(warning)); err != nil {
+			return err
+		}
 	}
 	_, err := d.wire.Write(reply)
 	return err

@@ -215,7 +215,7 @@ func (d *dialogue) Refuse(r proxy.Request, ref proxy.Refusal) error {
 }
 
 // Accept gives the go-ahead for TLS, or passes the backend's reply on.
-func (d *dialogue) Accept(r proxy.Request, reply proxy.Reply) error {
+func (d *dialogue) Accept(r proxy.Request, reply proxy.Reply, _ string) error {
 	if r.Kind == proxy.StartTLS {
 		return d.ok("Begin TLS negotiation.")
 	}

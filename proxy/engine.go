@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 
 	"mailreeve/events"
+	"mailreeve/policy"
 )
 
 // Recorder keeps events. Record is called from the goroutines of the sessions,
@@ -35,6 +36,7 @@ type Engine struct {
 	Log    *zap.Logger // operators' log; nil: none
 	Events Recorder    // nil: none
 
+	hold      atomic.Pointer[policy.Hold]
 	tally     tally
 	upgraders upgraders
 	full      sometimes    // "too many connections", in the log
@@ -144,6 +146,10 @@ func closeAll(sockets []*socket) {
 		s.Close()
 	}
 }
+
+// SetHold caps from now on what policy does, in the sessions that are there too,
+// from their next decision on; nil lifts it. What it points to must not change.
+func (e *Engine) SetHold(h *policy.Hold) { e.hold.Store(h) }
 
 // Addr returns the address that a listener's socket is bound to, or nil.
 func (e *Engine) Addr(listener string) net.Addr {

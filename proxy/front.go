@@ -68,8 +68,9 @@ type Dialogue interface {
 
 	// Accept answers the request last returned: to StartTLS with the
 	// go-ahead, to Login with the backend's own reply, the last line before
-	// the relay.
-	Accept(Request, Reply) error
+	// the relay. A warning is a sentence to show beside it, where the protocol
+	// has a way; elsewhere, and where it is empty, nothing is shown.
+	Accept(req Request, reply Reply, warning string) error
 
 	// Upgrade says that TLS is up. Everything heard in clear is forgotten.
 	Upgrade(Advert)

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -56,8 +55,24 @@ func (s *session) ask() {
 func (s *session) could(mech string) policy.Verdict {
 	f := s.facts
 	f.Set(policy.Mech, mech)
-	mildest, _ := s.settings.Policy.Bounds(&f, time.Now())
-	return mildest
+	return s.mildest(&f)
+}
+
+// ponder begins a decision: the instant that policy is asked for, and the hold.
+// All that is asked until the next one gets its answer for these.
+func (s *session) ponder() {
+	s.decided, s.hold = s.settings.Now(), s.engine.hold.Load()
+}
+
+// decide is the verdict on what is known for certain.
+func (s *session) decide() policy.Verdict {
+	return s.settings.Policy.DecideUnder(s.hold, &s.facts, s.decided)
+}
+
+// mildest is the mildest verdict that can still come of facts.
+func (s *session) mildest(f *policy.Facts) policy.Verdict {
+	v, _ := s.settings.Policy.BoundsUnder(s.hold, f, s.decided)
+	return v
 }
 
 // tells reports whether a refusal must be told before the credential: in clear,
@@ -80,6 +95,7 @@ func (s *session) bears(mech string) bool {
 // mildest verdict on it is a refusal, so that an account's exception still has
 // a way in.
 func (s *session) advert() Advert {
+	s.ponder()
 	a := Advert{Hostname: s.settings.Hostname, Secure: s.tls != nil, Extensions: s.offer.Extensions, Password: true}
 	mildest := s.could("")
 	if mildest.Action.Refuses() && s.tells(mildest) {
@@ -148,7 +164,7 @@ func (s *session) chosen(d Dialogue, req Request) (refused bool, end *Ending) {
 	if req.User != "" {
 		s.identify(req)
 	}
-	s.decided = time.Now()
+	s.ponder()
 	mildest, this := s.could(""), s.could(req.Mech)
 	switch {
 	case this.Action.Refuses() && (s.tells(this) || !mildest.Action.Refuses() || req.Mech != "" && !s.bears(req.Mech)):
@@ -203,8 +219,8 @@ func (s *session) login(d Dialogue, req Request) *Ending {
 		s.event.Exposed = true
 	}
 	s.identify(req)
-	s.decided = time.Now()
-	verdict := s.settings.Policy.Decide(&s.facts, s.decided)
+	s.ponder()
+	verdict := s.decide()
 	if verdict.Action.Refuses() && s.tells(verdict) {
 		return s.refuse(d, req, s.policyRefusal(verdict))
 	}
@@ -218,7 +234,7 @@ func (s *session) login(d Dialogue, req Request) *Ending {
 		ref.Verified = true
 		return s.refuse(d, req, ref)
 	}
-	if err := d.Accept(req, reply); err != nil {
+	if err := d.Accept(req, reply, ""); err != nil {
 		l.close()
 		return s.ended(err)
 	}
@@ -229,7 +245,7 @@ func (s *session) login(d Dialogue, req Request) *Ending {
 // it: what the client claims later in the session is not that.
 func (s *session) verified() policy.Verdict {
 	s.learn(policy.Verified, policy.Yes)
-	s.verdict = s.settings.Policy.Decide(&s.facts, s.decided)
+	s.verdict = s.decide()
 	e := &s.event
 	e.Verified, e.Mechanism = true, s.facts.Get(policy.Mech)
 	e.Account, e.Domain, e.UserForm = s.facts.Get(policy.Account), s.facts.Get(policy.Domain), s.facts.Get(policy.UserForm)

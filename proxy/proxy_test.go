@@ -184,7 +184,7 @@ func (d *toyDialogue) Refuse(_ Request, ref Refusal) error {
 	return d.wire.Say(fmt.Sprintf("NO %s %s\r\n", refusedWords[ref.Class], ref.Text))
 }
 
-func (d *toyDialogue) Accept(r Request, reply Reply) error {
+func (d *toyDialogue) Accept(r Request, reply Reply, _ string) error {
 	if r.Kind == StartTLS {
 		return d.wire.Say("GO\r\n")
 	}

@@ -61,7 +61,8 @@ type session struct {
 	noOffer error // why the backend could not be asked
 	talk    Dialogue
 	bad     int            // requests refused
-	decided time.Time      // when policy last decided; at first, when the session began
+	decided time.Time      // when policy was last asked, by its own clock
+	hold    *policy.Hold   // that was in force then
 	verdict policy.Verdict // on the login that was verified last
 	link    *link          // the last one to a backend
 
@@ -74,12 +75,13 @@ type session struct {
 
 func newSession(e *Engine, now *serving, conn net.Conn) *session {
 	began := time.Now()
-	return &session{
+	s := &session{
 		engine: e, settings: now.settings, listener: now.listener, conn: conn, wire: NewWire(conn),
 		began: began, id: newID(began), phase: accepting,
 		client: addrPort(conn.RemoteAddr()), server: addrPort(conn.LocalAddr()),
-		decided: began,
 	}
+	s.ponder()
+	return s
 }
 
 // digits of a session id: Crockford's base 32, which has no I, L, O and U to be
@@ -375,7 +377,7 @@ func (s *session) upgrade(d Dialogue, req Request) *Ending {
 	if n := s.wire.Buffered(); n > 0 {
 		return s.bye(d, Misspoke("starttls_injection", "%d bytes came in clear behind STARTTLS", n))
 	}
-	if err := d.Accept(req, nil); err != nil {
+	if err := d.Accept(req, nil, ""); err != nil {
 		return s.ended(err)
 	}
 	if end := s.handshake(policy.EntryStartTLS); end != nil {
@@ -405,7 +407,7 @@ func (s *session) finish(end *Ending) {
 	verdict := s.verdict
 	if !e.Verified {
 		e.Mechanism = s.facts.Get(policy.Mech)
-		verdict = s.settings.Policy.Decide(&s.facts, s.decided)
+		verdict = s.decide()
 	}
 	e.Action, e.By, e.Policy = verdict.Action.String(), verdict.Violated(), s.settings.Policy.String()
 	e.BytesIn, e.BytesOut = s.wire.Counts()

@@ -26,6 +26,10 @@ type Settings struct {
 	Limits    Limits
 	Times     Times
 
+	// Now is the clock of policy, and of nothing else: rehearsals live at another
+	// date. Nil: time.Now.
+	Now func() time.Time
+
 	Connections int // in total; 0: no bound
 	PerAddress  int // per IPv4 address or IPv6 /64; 0: no bound
 
@@ -73,6 +77,15 @@ type Brand struct {
 	Ports    map[string]int      // by front: of implicit TLS, told to customers; default: the front's
 	Legacy   []string            // old names: exact, *.suffix, or label.* for all that begin with "label."
 	Backends map[string]*Backend // by front
+
+	// Account says whose mailbox a name is that a customer has typed, and what the
+	// backend is to be told; a person is then one account in policy and events,
+	// however often named. Nil: as typed, both. Called in many sessions at once.
+	Account func(typed string) (account, send string)
+
+	// Texts are the brand's own sentences, in its language; what is not in it
+	// has the shipped ones.
+	Texts map[policy.Finding]map[policy.Action]string
 }
 
 // ServerName is what the name in a client's hello stands for.
@@ -112,6 +125,9 @@ func (s *Settings) prepare() error {
 		return fmt.Errorf("no policy")
 	case s.Certificate == nil:
 		return fmt.Errorf("no source of certificates")
+	}
+	if s.Now == nil {
+		s.Now = time.Now
 	}
 	s.names = map[string]nameOf{}
 	s.legacy = legacy{map[string][]*Brand{}, map[string][]*Brand{}, map[string][]*Brand{}}

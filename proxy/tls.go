@@ -135,19 +135,17 @@ func (h *handshake) choose(hello *tls.ClientHelloInfo, w *ways) *tls.Config {
 		h.protocol = hello.SupportedProtos
 	}
 
-	now := time.Now()
+	s.ponder()
 	facts := s.facts
 	facts.Forget(policy.Mech, policy.Account, policy.Domain, policy.UserForm, policy.Client) // said in clear, and so soon forgotten
 	refuses := func(facts policy.Facts) bool {
-		mildest, _ := s.settings.Policy.Bounds(&facts, now)
-		return mildest.Action == policy.Refuse
+		return s.mildest(&facts).Action == policy.Refuse
 	}
 	hopeless := refuses(facts) // whatever TLS it does
 	if hopeless {
 		without := facts
 		without.Forget(policy.SNI, policy.Host)
 		if h.refused = !refuses(without); h.refused {
-			s.decided = now
 			return w.nameless
 		}
 	}
@@ -168,7 +166,6 @@ func (h *handshake) choose(hello *tls.ClientHelloInfo, w *ways) *tls.Config {
 		// Nothing is agreed on, but this is what it was refused for.
 		s.learn(policy.CipherClass, policy.LegacyCiphers)
 		s.learn(policy.TLS, facts.Get(policy.TLS))
-		s.decided = now
 	}
 	if w.old == nil || refused || hopeless {
 		return good // which sends the alert that says why

@@ -294,7 +294,7 @@ func (d *dialogue) deny() error {
 }
 
 // Accept gives the go-ahead for TLS, or passes the backend's reply on.
-func (d *dialogue) Accept(r proxy.Request, reply proxy.Reply) error {
+func (d *dialogue) Accept(r proxy.Request, reply proxy.Reply, _ string) error {
 	if r.Kind == proxy.StartTLS {
 		return d.say(220, fine, "Ready to start TLS")
 	}
