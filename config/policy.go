@@ -65,6 +65,11 @@ func (p *Policy) Check(now time.Time) Problems {
 	return p.placed(p.File.Check(p.Compiled, now))
 }
 
+// Problem is one of a value of the file, by its key, in its place.
+func (p *Policy) Problem(severity Severity, key, message, cure string) Problem {
+	return p.source.Problem(severity, key, message, cure)
+}
+
 // zoneOf finds a time zone. That of the machine is none: a file means the same everywhere.
 func zoneOf(name string) (*time.Location, error) {
 	zone, err := time.LoadLocation(name)
