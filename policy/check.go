@@ -108,7 +108,7 @@ func (c *compiler) moot(x *prover) {
 func (r *rule) covers(other *rule) bool {
 	var all []time.Time
 	for _, s := range r.Stages {
-		if s.Share > 0 && s.Share < Everybody {
+		if s.Share > 0 {
 			return false
 		}
 		all = append(all, s.From)

@@ -98,7 +98,7 @@ func (s Share) String() string {
 type Stage struct {
 	From     time.Time // inclusive; the zero time is "since ever"
 	Do       Action
-	Share    Share     // of accounts that it concerns; the others get the last stage without a share. 0: all
+	Share    Share     // of accounts that it concerns; the others get the last earlier stage without one. 0: all, as is 100%
 	Brownout *Brownout // nil: none
 	Ratchet  *Ratchet  // nil: none
 	Probe    Share     // of client networks from which a mechanism is hidden; 0: none
@@ -240,6 +240,9 @@ func (r *rule) prepare() error {
 		}
 		if s.Share > 0 && s.severest() == Refuse {
 			return fmt.Errorf("requirement %s: stage %d: refuse comes before the account is known, so it has no share", r.ID, i+1)
+		}
+		if s.Share == Everybody {
+			s.Share = 0
 		}
 		r.fallback[i] = last
 		if s.Share == 0 {

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"testing"
 	"time"
-
-	"pgregory.net/rapid"
 )
 
 var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
@@ -106,109 +104,5 @@ func TestNewRefuses(t *testing.T) {
 		if _, err := New("bad", rs); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
-	}
-}
-
-var (
-	testFacts  = []Fact{TLS, Mech, Host}
-	testValues = map[Fact][]string{
-		TLS:  {None, "1.0", "1.2", "1.3"},
-		Mech: {"PLAIN", "CRAM-MD5", UserPass},
-		Host: {Canonical, Legacy, Absent},
-	}
-)
-
-func drawRequirement(t *rapid.T, id string) Requirement {
-	term := func(label string) Matcher {
-		f := rapid.SampledFrom(testFacts).Draw(t, label)
-		return Matcher{{Fact: f, Not: rapid.Bool().Draw(t, label+" not"),
-			Values: rapid.SliceOfN(rapid.SampledFrom(testValues[f]), 1, 3).Draw(t, label+" values")}}
-	}
-	r := Requirement{ID: id, Require: term("require"), Stages: []Stage{{
-		Do: rapid.SampledFrom([]Action{Observe, Notify, Warn, TempFail, Deny, Refuse}).Draw(t, "do")}}}
-	if rapid.Bool().Draw(t, "scoped") {
-		r.Scope = term("scope")
-	}
-	return r
-}
-
-func drawFacts(t *rapid.T, known bool) *Facts {
-	f := &Facts{}
-	for _, fact := range testFacts {
-		if known || rapid.Bool().Draw(t, fact.String()+" known") {
-			f.Set(fact, rapid.SampledFrom(testValues[fact]).Draw(t, fact.String()))
-		}
-	}
-	return f
-}
-
-func drawPolicy(t *rapid.T) []Requirement {
-	rs := make([]Requirement, rapid.IntRange(1, 6).Draw(t, "requirements"))
-	for i := range rs {
-		rs[i] = drawRequirement(t, string(rune('a'+i)))
-	}
-	return rs
-}
-
-func mustNew(t *rapid.T, rs []Requirement) *Policy {
-	p, err := New("drawn", rs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
-func TestOrderMeansNothing(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		rs := drawPolicy(t)
-		f := drawFacts(t, false)
-		a, b := mustNew(t, rs), mustNew(t, rapid.Permutation(rs).Draw(t, "order"))
-		va, vb := a.Decide(f, noon), b.Decide(f, noon)
-		if va.Action != vb.Action || !slices.Equal(va.Violated(), vb.Violated()) || a.String() != b.String() {
-			t.Fatalf("%v %v by %v, or %v %v by %v", a, va.Action, va.Violated(), b, vb.Action, vb.Violated())
-		}
-	})
-}
-
-func TestAddingNeverLowers(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		rs := drawPolicy(t)
-		f := drawFacts(t, false)
-		before := mustNew(t, rs[:len(rs)-1]).Decide(f, noon)
-		if after := mustNew(t, rs).Decide(f, noon); after.Action < before.Action {
-			t.Fatalf("%v fell to %v", before.Action, after.Action)
-		}
-	})
-}
-
-func TestBoundsHold(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		p := mustNew(t, drawPolicy(t))
-		f := drawFacts(t, false)
-		low, high := p.Bounds(f, noon)
-		full := drawFacts(t, true)
-		for _, fact := range testFacts {
-			if v := f.Get(fact); v != "" {
-				full.Set(fact, v)
-			}
-		}
-		if got := p.Decide(full, noon).Action; got < low.Action || got > high.Action {
-			t.Fatalf("%v lies outside %v to %v", got, low.Action, high.Action)
-		}
-	})
-}
-
-func BenchmarkDecide(b *testing.B) {
-	f := facts(TLS, "1.3", Mech, "CRAM-MD5", Host, Legacy)
-	b.ReportAllocs()
-	for b.Loop() {
-		Enforced().Decide(f, noon)
-	}
-}
-
-func TestDecideAllocatesNothing(t *testing.T) {
-	f := facts(TLS, "1.3", Mech, "CRAM-MD5", Host, Legacy)
-	if n := testing.AllocsPerRun(100, func() { Enforced().Decide(f, noon) }); n != 0 {
-		t.Errorf("%v allocations", n)
 	}
 }

@@ -273,25 +273,18 @@ func (s *search) values(fact Fact, f *Facts, rules []*rule, exceptions []*Except
 	if f.values[TLS] == None && (fact == Host || fact == SNI || fact == CipherClass) {
 		return []choice{{}} // only a handshake makes them known
 	}
-	var fixed []*Term
-	collect := func(m Matcher) {
-		for i := range m {
-			if m[i].about(fact) {
-				fixed = append(fixed, &m[i])
-			}
-		}
-	}
-	collect(s.match)
-	relevant := fact == Account && len(s.drawn) > 1
-	for _, r := range rules {
-		collect(r.Scope)
-		collect(r.Require)
-		relevant = relevant || fact == Ledger && r.ratchets(s.now)
-	}
+	fixed := s.terms(rules, fact)
+	relevant := fact == Account && len(s.drawn) > 1 ||
+		fact == Ledger && slices.ContainsFunc(rules, func(r *rule) bool { return r.ratchets(s.now) }) ||
+		fact == TLS && s.asksHandshake(rules, exceptions)
 	classes, loose := s.classesOf(fact, exceptions)
 	terms := slices.Concat(fixed, loose)
 	if !relevant && len(terms) == 0 && classes.empty() {
 		return []choice{{}}
+	}
+	var domains *domainKinds
+	if fact == Account {
+		domains = s.domainsOf(rules, exceptions)
 	}
 	var chosen []choice
 	seen := map[string]bool{}
@@ -308,7 +301,9 @@ func (s *search) values(fact Fact, f *Facts, rules []*rule, exceptions []*Except
 		}
 		switch {
 		case fact == Account:
-			b.WriteString(s.bits(v.text))
+			b.WriteString(s.bits(v.text) + domains.of(v.text))
+		case fact == TLS && v.text == None:
+			b.WriteString("no handshake") // and what only that makes known
 		case fact == Ledger && v.text == Clean, fact == Ledger && v.text == "":
 			b.WriteString("ledger " + v.text) // a ratchet tells them apart
 		}
@@ -319,6 +314,76 @@ func (s *search) values(fact Fact, f *Facts, rules []*rule, exceptions []*Except
 		}
 	}
 	return chosen
+}
+
+// terms lists the terms about a fact in the matcher and the requirements.
+func (s *search) terms(rules []*rule, fact Fact) (all []*Term) {
+	collect := func(m Matcher) {
+		for i := range m {
+			if m[i].about(fact) {
+				all = append(all, &m[i])
+			}
+		}
+	}
+	collect(s.match)
+	for _, r := range rules {
+		collect(r.Scope)
+		collect(r.Require)
+	}
+	return all
+}
+
+// asksHandshake reports whether anything asks for facts that a session in clear
+// does not have.
+func (s *search) asksHandshake(rules []*rule, exceptions []*Exception) bool {
+	for _, fact := range []Fact{Host, SNI, CipherClass} {
+		if len(s.terms(rules, fact)) > 0 {
+			return true
+		}
+		for _, e := range exceptions {
+			for i := range e.Match {
+				if e.Match[i].about(fact) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// domainKinds tells accounts apart by the domains that they bring along.
+type domainKinds struct {
+	terms   []*Term
+	classes *classSet
+}
+
+func (s *search) domainsOf(rules []*rule, exceptions []*Exception) *domainKinds {
+	d := &domainKinds{terms: s.terms(rules, Domain)}
+	var loose []*Term
+	d.classes, loose = s.classesOf(Domain, exceptions)
+	d.terms = append(d.terms, loose...)
+	return d
+}
+
+// of says what is told of an account's domain, where it has one.
+func (d *domainKinds) of(account string) string {
+	domain := domainOf(account)
+	if domain == "" || len(d.terms) == 0 && d.classes.empty() {
+		return ""
+	}
+	b := []byte{'@'}
+	for _, t := range d.terms {
+		if b = append(b, '-'); t.has(domain) {
+			b[len(b)-1] = '+'
+		}
+	}
+	return string(b) + strings.Join(d.classes.of(choice{text: domain}), "\x00")
+}
+
+// domainOf is what an account says of its domain: it may say nothing.
+func domainOf(account string) string {
+	_, domain, _ := strings.Cut(account[max(0, strings.LastIndexByte(account, '@')):], "@")
+	return domain
 }
 
 // ratchets reports whether the stage in force, or one that others get, has a ratchet.
@@ -334,8 +399,8 @@ func (s *search) candidates(fact Fact, f *Facts, terms []*Term, classes *classSe
 		return addresses(terms, classes)
 	case fact == Entry && f.values[TLS] == None:
 		return []choice{{text: EntryPlain}}
-	case fact == Domain && strings.Contains(f.values[Account], "@"):
-		return []choice{{text: f.values[Account][strings.LastIndexByte(f.values[Account], '@')+1:]}}
+	case fact == Domain && domainOf(f.values[Account]) != "":
+		return []choice{{text: domainOf(f.values[Account])}}
 	}
 	var all []choice
 	if fact == Client || fact == Ledger {
@@ -492,7 +557,7 @@ func (s *search) draw(rules []*rule) {
 	}
 	var parts []part
 	for _, r := range rules {
-		if stage := r.stageAt(s.now); stage >= 0 && r.Stages[stage].Share > 0 && r.Stages[stage].Share < Everybody {
+		if stage := r.stageAt(s.now); stage >= 0 && r.Stages[stage].Share > 0 {
 			parts = append(parts, part{r.ID, r.Stages[stage].Share})
 		}
 	}

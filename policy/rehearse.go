@@ -89,7 +89,7 @@ func (f *File) Rehearse(p *Policy) Rehearsal {
 // parts are what of a stage can be reached.
 func (s *Stage) parts() []string {
 	all := []string{"stage"}
-	if s.Share > 0 && s.Share < Everybody {
+	if s.Share > 0 {
 		all = append(all, "share")
 	}
 	if s.Brownout != nil {

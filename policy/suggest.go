@@ -23,7 +23,10 @@ func suggest(given string, known []string) string {
 
 // nearest is the known word that is most like the one given, if one is.
 func nearest(given string, known []string) (best string) {
-	least := min(len(given), 60) / 4
+	least := 1 + min(len(given), 60)/5
+	if len(given) < 4 {
+		least = 0 // anything would be like it
+	}
 	for _, k := range known {
 		if n := distance(strings.ToLower(given), strings.ToLower(k), least); n <= least {
 			best, least = k, n-1
