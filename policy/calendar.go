@@ -151,7 +151,7 @@ func wallClock(at time.Duration) string {
 }
 
 // String is the entry as a line of a list.
-func (t Transition) String() string { return fmt.Sprintf("%-24s %s", day(t.At), t.Text) }
+func (t Transition) String() string { return fmt.Sprintf("%-26s %s", day(t.At), t.Text) }
 
 // WriteICS writes a calendar (RFC 5545) of transitions. What begins at midnight is
 // an event of that day; all the rest has its instant in UTC, so that no time zone

@@ -44,14 +44,20 @@ func (v Verdict) Violated() []string {
 // if its stage is for a share of the accounts.
 func (v Verdict) Bucket() (bucket int, drawn bool) { return int(v.bucket) - 1, v.bucket > 0 }
 
-// Refused returns from when on the rule, as it is planned, will refuse this
-// session, if it does not yet.
+// Refused returns from when on, at the earliest, the rule will refuse this session,
+// as it is planned, if it does not yet: when a stage begins, or the exception ends.
 func (v Verdict) Refused() (from time.Time, planned bool) {
-	if v.Rule == nil || v.Action.Refuses() || v.Stage == nil {
+	if v.Rule == nil || v.Stage == nil || v.Action.Refuses() {
 		return time.Time{}, false
+	}
+	if v.Exception != nil && v.Stage.Do.Refuses() {
+		return v.Exception.Until, true
 	}
 	for i := range v.Rule.Stages {
 		if s := &v.Rule.Stages[i]; s.From.After(v.Stage.From) && s.Do.Refuses() {
+			if v.Exception != nil && v.Exception.Until.After(s.From) {
+				return v.Exception.Until, true
+			}
 			return s.From, true
 		}
 	}

@@ -20,9 +20,10 @@ type Explanation struct {
 	By       []string          `json:"by"`             // all requirements violated
 	Rule     string            `json:"rule,omitempty"` // the one that decides
 	Stage    *StageReason      `json:"stage,omitempty"`
-	Until    time.Time         `json:"until,omitzero"` // for a tempfail in a brownout
-	Mildest  Action            `json:"mildest"`        // with the best values for what is unknown
-	Severest Action            `json:"severest"`       // with the worst
+	Until    time.Time         `json:"until,omitzero"`        // for a tempfail in a brownout
+	Refused  time.Time         `json:"refused_from,omitzero"` // as planned, where it is not yet
+	Mildest  Action            `json:"mildest"`               // with the best values for what is unknown
+	Severest Action            `json:"severest"`              // with the worst
 	Hold     *HoldReason       `json:"hold,omitempty"`
 	Steps    []Reason          `json:"requirements"`
 }
@@ -40,15 +41,17 @@ type Reason struct {
 	Ratchet    *RatchetReason    `json:"ratchet,omitempty"`
 	Probe      *ProbeReason      `json:"probe,omitempty"`
 	Exceptions []ExceptionReason `json:"exceptions,omitempty"`
+	More       int               `json:"more_exceptions,omitempty"` // that might match as well
 	Action     Action            `json:"action"`
 	Mildest    Action            `json:"mildest"`
 	Severest   Action            `json:"severest"`
 }
 
-// Answer is yes, no or unknown, and what was asked.
+// Answer is yes, no or unknown, what was asked, and what the session has of it.
 type Answer struct {
 	Is    string `json:"is"`
 	Asked string `json:"asked,omitempty"`
+	Has   string `json:"has,omitempty"`
 }
 
 // StageReason is a stage.
@@ -112,7 +115,7 @@ type HoldReason struct {
 
 // mostExceptions bounds how many exceptions of a requirement are told that might
 // match: with the account unknown, it may be all of ten thousand.
-const mostExceptions = 5
+const mostExceptions = 2
 
 // Explain decides, and says why.
 func (p *Policy) Explain(f *Facts, now time.Time) *Explanation { return p.ExplainUnder(nil, f, now) }
@@ -129,6 +132,7 @@ func (p *Policy) ExplainUnder(hold *Hold, f *Facts, now time.Time) *Explanation 
 		r := p.rule(v.Rule.ID)
 		e.Rule, e.Stage = r.ID, r.reason(slices.IndexFunc(r.Stages, func(s Stage) bool { return s.From.Equal(v.Stage.From) }))
 	}
+	e.Refused, _ = v.Refused()
 	if hold.in(now) {
 		e.Hold = &HoldReason{hold.Cap, hold.Reason, hold.Owner, hold.Since.In(p.zone()), hold.Until.In(p.zone()), p.Decide(f, now).Action}
 	}
@@ -201,14 +205,27 @@ func (p *Policy) zone() *time.Location {
 	return time.UTC
 }
 
+// has lists what of the facts a matcher asks for is known, in words.
+func (m Matcher) has(f *Facts) string {
+	var all []string
+	known := f.Known()
+	for i := range m {
+		name, _ := m[i].listed()
+		if value := known[name]; value != "" {
+			all = append(all, name+" is "+value)
+		}
+	}
+	return strings.Join(slices.Compact(all), " and ")
+}
+
 var truthNames = [...]string{unknown: "unknown", no: "no", yes: "yes"}
 
 // explain takes the first five steps, slowly.
 func (r *rule) explain(f *Facts, now time.Time, hold *Hold) Reason {
 	violated := r.violatedBy(f)
 	e := Reason{ID: r.ID, Finding: r.Finding,
-		Scope:    Answer{truthNames[r.Scope.match(f)], r.Scope.text()},
-		Violated: Answer{truthNames[violated], r.Require.text()}}
+		Scope:    Answer{truthNames[r.Scope.match(f)], r.Scope.text(), r.Scope.has(f)},
+		Violated: Answer{truthNames[violated], r.Require.text(), r.Require.has(f)}}
 	stage := r.stageAt(now)
 	if e.Next = r.reason(stage + 1); stage < 0 {
 		return e
@@ -243,7 +260,11 @@ func (r *rule) explain(f *Facts, now time.Time, hold *Hold) Reason {
 			continue
 		}
 		if matches == unknown {
+			if !now.Before(x.Until) {
+				continue
+			}
 			if might++; might > mostExceptions {
+				e.More++
 				continue
 			}
 		}
@@ -348,6 +369,9 @@ func (e *Explanation) Lines() []string {
 	if !e.Until.IsZero() {
 		lines = append(lines, "   It lasts until "+clock(e.Until))
 	}
+	if !e.Refused.IsZero() {
+		lines = append(lines, "   As planned, it is refused at the earliest from "+day(e.Refused)+" on")
+	}
 	if e.Mildest != e.Severest {
 		lines = append(lines, fmt.Sprintf("   With what is not known, it can be anything from %v to %v", e.Mildest, e.Severest))
 	}
@@ -386,7 +410,7 @@ func (e *Reason) lines() []string {
 	case "no":
 		add(2, "Violation: no; it asks that %s", e.Violated.Asked)
 	case "yes":
-		add(2, "Violation: yes; it asks that %s", e.Violated.Asked)
+		add(2, "Violation: yes; it asks that %s, and %s", e.Violated.Asked, e.Violated.Has)
 	default:
 		add(2, "Violation: not known yet, so not for now; it asks that %s", e.Violated.Asked)
 	}
@@ -418,6 +442,9 @@ func (e *Reason) lines() []string {
 		add(5, "Exception %s for sessions whose %s: at most %v %s, by %s (%s), %s",
 			x.ID, x.Asked, x.Cap, through(x.Until), x.Owner, x.Reason, effect)
 	}
+	if e.More > 0 {
+		lines = append(lines, fmt.Sprintf("   %d more exceptions are not known to match yet", e.More))
+	}
 	if e.Violated.Is == "unknown" {
 		return append(lines, fmt.Sprintf("   So it says nothing for now, and at most %v later", e.Severest))
 	}
@@ -439,7 +466,7 @@ func (e *Reason) modified() string {
 			} else if s.Outside == nil {
 				part += "outside, so the requirement is silent"
 			} else {
-				part += "outside, so " + s.Outside.String() + " holds"
+				part += "outside, so it is still in stage " + s.Outside.String()
 			}
 		}
 		all = append(all, part)
@@ -467,7 +494,10 @@ func (e *Reason) modified() string {
 	if p := e.Probe; p != nil && p.Hidden {
 		all = append(all, "Probe: the mechanism is not offered to this network, one of "+p.Share)
 	}
-	return listOr(all, "Share, brownout, ratchet: none")
+	if all == nil {
+		return "Share, brownout, ratchet: none"
+	}
+	return strings.Join(all, "; ")
 }
 
 // String names a stage.

@@ -55,7 +55,7 @@ func (u Unreached) String() string {
 // Rehearse runs the tests of the file against the policy that was compiled of it.
 func (f *File) Rehearse(p *Policy) Rehearsal {
 	c := compiler{file: f, zone: f.zone()}
-	result := Rehearsal{Tests: len(f.Tests)}
+	result := Rehearsal{Tests: len(f.Tests), Failed: []Failure{}, Unreached: []Unreached{}}
 	reached := map[Unreached]bool{}
 	for i, t := range f.Tests {
 		facts, now := c.facts("", t.Is), t.At.begins(c.zone)

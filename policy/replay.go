@@ -91,7 +91,7 @@ type state struct {
 // that was merely tried says nothing about its owner; and of a device, only its
 // last one, since it may have been put right meanwhile.
 func Replay(logins iter.Seq[Login], before, after Side) *Difference {
-	r := &Difference{}
+	r := &Difference{Refused: []Change{}, Freed: []Change{}}
 	accounts := map[string]map[Device]*state{}
 	for l := range logins {
 		account := l.Facts.Get(Account)
@@ -188,7 +188,8 @@ func (c counts) add(freed int, devices []Device, value func(Device) string) {
 	}
 }
 
-func (c counts) list() (all []Count) {
+func (c counts) list() []Count {
+	all := []Count{}
 	for _, n := range c {
 		all = append(all, *n)
 	}
