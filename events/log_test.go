@@ -23,6 +23,10 @@ func sample() *Session {
 		ClientID: map[string]string{"version": "153.7", "name": "Thunderbird"}, Hello: "[192.0.2.7]",
 		Mechanism: "PLAIN", UserForm: "address", Account: "anna@demo.example", Domain: "demo.example", Verified: true, Exposed: true,
 		Attempts: 2, Refused: "policy", Action: "deny", By: []string{"canonical-host"}, Policy: "enforced@0123456789ab",
+		Decided: time.Date(2026, 11, 21, 16, 45, 1, 0, time.UTC), Rule: "canonical-host", Stage: time.Date(2026, 10, 31, 23, 0, 0, 0, time.UTC),
+		Bucket: new(int), Exception: "ex-017", Told: true,
+		Hold: &Hold{Cap: "notify", Reason: "hotline is full", Owner: "support-l2",
+			Since: time.Date(2026, 11, 21, 16, 0, 0, 0, time.UTC), Until: time.Date(2026, 11, 21, 20, 0, 0, 0, time.UTC)},
 		Backend: "127.0.0.1:143", BytesIn: 312, BytesOut: 4711, Seconds: 12.5,
 		End: "CR", Reason: "client_closed", Sentence: "the client closed the connection",
 	}

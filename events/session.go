@@ -70,6 +70,15 @@ type Session struct {
 	By     []string `json:"by,omitempty" doc:"all requirements violated"`
 	Policy string   `json:"policy" doc:"name and hash of the policy in force"`
 
+	// What explains the action, together with the facts above.
+	Decided   time.Time `json:"decided,omitzero" doc:"when policy was asked for it, by the clock of policy, UTC"`
+	Rule      string    `json:"rule,omitempty" doc:"the requirement that decided: of those violated the most severe"`
+	Stage     time.Time `json:"stage,omitzero" doc:"since when its stage is in force, for this account, UTC; left out where that is since ever"`
+	Bucket    *int      `json:"bucket,omitempty" doc:"where the account's draw for its share lies, 0 to 99999, once the backend has confirmed the login"`
+	Exception string    `json:"exception,omitempty" doc:"the exception that made it milder"`
+	Hold      *Hold     `json:"hold,omitempty" doc:"the hold in force then: cap, reason, owner, since and until"`
+	Told      bool      `json:"told,omitempty" doc:"the warning was shown beside the login"`
+
 	Backend  string  `json:"backend,omitempty" doc:"address of the backend last tried"`
 	BytesIn  int64   `json:"bytes_in" doc:"bytes from the client, without TLS"`
 	BytesOut int64   `json:"bytes_out" doc:"bytes to the client, without TLS"`
@@ -78,6 +87,15 @@ type Session struct {
 	End      string `json:"end" doc:"who ended it (C client, B backend, P proxy by policy or protocol, L proxy by a limit, D proxy shutting down, E proxy by an error) and in which phase (A accept, S sniffing, T TLS, D dialogue, L login at the backend, R relay)"`
 	Reason   string `json:"reason" doc:"the ending in a stable word"`
 	Sentence string `json:"sentence" doc:"the ending in a sentence"`
+}
+
+// Hold is what capped policy at run time.
+type Hold struct {
+	Cap    string    `json:"cap"`
+	Reason string    `json:"reason,omitempty"`
+	Owner  string    `json:"owner,omitempty"`
+	Since  time.Time `json:"since,omitzero"`
+	Until  time.Time `json:"until,omitzero"`
 }
 
 // Field is one line of the schema's documentation.
@@ -99,7 +117,12 @@ func Fields() []Field {
 
 // jsonType names what a Go type becomes in JSON.
 func jsonType(t reflect.Type) string {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
 	switch {
+	case t == reflect.TypeFor[Hold]():
+		return "object"
 	case t.Kind() == reflect.Bool:
 		return "boolean"
 	case t.Kind() == reflect.Slice:

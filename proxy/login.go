@@ -10,9 +10,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"go.uber.org/zap"
 
+	"mailreeve/events"
 	"mailreeve/policy"
 )
 
@@ -67,6 +69,32 @@ func (s *session) ponder() {
 // decide is the verdict on what is known for certain.
 func (s *session) decide() policy.Verdict {
 	return s.settings.Policy.DecideUnder(s.hold, &s.facts, s.decided)
+}
+
+// judge decides, and puts the verdict into the event with what it takes to go over
+// each of its steps again. Of an account that the backend has not confirmed there
+// is no draw, which would tell something of a password typed in place of the name.
+func (s *session) judge() policy.Verdict {
+	v, e, hold := s.decide(), &s.event, s.hold
+	e.Action, e.By, e.Policy = v.Action.String(), v.Violated(), s.settings.Policy.String()
+	e.Decided = s.decided.UTC().Truncate(time.Millisecond)
+	e.Rule, e.Stage, e.Bucket, e.Exception, e.Hold = "", time.Time{}, nil, "", nil
+	if v.Rule != nil {
+		e.Rule = v.Rule.ID
+	}
+	if v.Stage != nil && !v.Stage.From.IsZero() {
+		e.Stage = v.Stage.From.UTC()
+	}
+	if bucket, drawn := v.Bucket(); drawn && e.Verified {
+		e.Bucket = &bucket
+	}
+	if v.Exception != nil {
+		e.Exception = v.Exception.ID
+	}
+	if hold != nil && !s.decided.Before(hold.Since) && s.decided.Before(hold.Until) {
+		e.Hold = &events.Hold{Cap: hold.Cap.String(), Reason: hold.Reason, Owner: hold.Owner, Since: hold.Since.UTC(), Until: hold.Until.UTC()}
+	}
+	return v
 }
 
 // mildest is the mildest verdict that can still come of facts.
@@ -162,7 +190,7 @@ func (s *session) chosen(d Dialogue, req Request) (refused bool, end *Ending) {
 		s.learn(policy.Mech, known(req.Mech))
 	}
 	if req.User != "" {
-		s.identify(req)
+		s.identify(&req)
 	}
 	s.ponder()
 	mildest, this := s.could(""), s.could(req.Mech)
@@ -218,7 +246,7 @@ func (s *session) login(d Dialogue, req Request) *Ending {
 	if s.tls == nil {
 		s.event.Exposed = true
 	}
-	s.identify(req)
+	s.identify(&req)
 	s.ponder()
 	verdict := s.decide()
 	if verdict.Action.Refuses() && s.tells(verdict) {
@@ -245,23 +273,33 @@ func (s *session) login(d Dialogue, req Request) *Ending {
 // it: what the client claims later in the session is not that.
 func (s *session) verified() policy.Verdict {
 	s.learn(policy.Verified, policy.Yes)
-	s.verdict = s.decide()
 	e := &s.event
 	e.Verified, e.Mechanism = true, s.facts.Get(policy.Mech)
 	e.Account, e.Domain, e.UserForm = s.facts.Get(policy.Account), s.facts.Get(policy.Domain), s.facts.Get(policy.UserForm)
-	return s.verdict
+	return s.judge()
 }
 
-// identify makes known whose login is tried. It is no more than a claim until
-// the backend confirms it.
-func (s *session) identify(req Request) {
+// identify makes known whose login is tried, and puts the name into the request
+// that the backend is to be told. It is no more than a claim until the backend
+// confirms it.
+func (s *session) identify(req *Request) {
 	s.facts.Forget(policy.Verified)
-	account := strings.ToValidUTF8(req.identity(), "?")
+	typed := req.identity()
+	account := typed
+	if s.brand.Account != nil && typed != "" {
+		var send string
+		account, send = s.brand.Account(typed)
+		req.rename(typed, send)
+	}
+	account = strings.ToValidUTF8(account, "?")
 	s.learn(policy.Mech, req.Mech)
 	s.learn(policy.Account, account)
 	form, domain := "bare", ""
+	if strings.Contains(typed, "@") {
+		form = "address"
+	}
 	if i := strings.LastIndexByte(account, '@'); i >= 0 {
-		form, domain = "address", strings.ToLower(account[i+1:])
+		domain = strings.ToLower(account[i+1:])
 	}
 	s.learn(policy.UserForm, form)
 	s.learn(policy.Domain, domain)

@@ -228,6 +228,17 @@ func (r *Request) SetPassword(user, password string) error {
 // identity is whose mailbox is wanted (RFC 4422 section 2).
 func (r *Request) identity() string { return cmp.Or(r.Authzid, r.User) }
 
+// rename puts another name in the place of whose mailbox it is. Who logs in on
+// behalf of another keeps the own name; a token names its owner itself.
+func (r *Request) rename(from, to string) {
+	if r.Authzid == from {
+		r.Authzid = to
+	}
+	if r.User == from {
+		r.User = to
+	}
+}
+
 // Response is how a backend is told the credential by SASL: the mechanism, and
 // its one response, base64 encoded. A token goes as it came, all else by PLAIN:
 // the customer's own, or the master's with the customer as the one to be. must

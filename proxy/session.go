@@ -60,11 +60,10 @@ type session struct {
 	offer   Offer
 	noOffer error // why the backend could not be asked
 	talk    Dialogue
-	bad     int            // requests refused
-	decided time.Time      // when policy was last asked, by its own clock
-	hold    *policy.Hold   // that was in force then
-	verdict policy.Verdict // on the login that was verified last
-	link    *link          // the last one to a backend
+	bad     int          // requests refused
+	decided time.Time    // when policy was last asked, by its own clock
+	hold    *policy.Hold // that was in force then
+	link    *link        // the last one to a backend
 
 	mu    sync.Mutex // guards the following, which a shutdown looks at
 	left  bool       // a shutdown has spoken
@@ -404,12 +403,10 @@ func (s *session) finish(end *Ending) {
 	if sni := s.facts.Get(policy.SNI); sni != policy.Absent {
 		e.SNI = sni
 	}
-	verdict := s.verdict
 	if !e.Verified {
 		e.Mechanism = s.facts.Get(policy.Mech)
-		verdict = s.decide()
+		s.judge()
 	}
-	e.Action, e.By, e.Policy = verdict.Action.String(), verdict.Violated(), s.settings.Policy.String()
 	e.BytesIn, e.BytesOut = s.wire.Counts()
 	e.Seconds = float64(time.Since(s.began).Milliseconds()) / 1000
 	e.End, e.Reason, e.Sentence = string([]byte{end.who, byte(s.phase)}), end.Reason, end.Sentence

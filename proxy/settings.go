@@ -86,6 +86,10 @@ type Brand struct {
 	// Texts are the brand's own sentences, in its language; what is not in it
 	// has the shipped ones.
 	Texts map[policy.Finding]map[policy.Action]string
+
+	// StrictCodes has refusals bear the codes that the RFCs have for them, where
+	// programs read others better.
+	StrictCodes bool
 }
 
 // ServerName is what the name in a client's hello stands for.

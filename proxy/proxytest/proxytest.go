@@ -19,6 +19,7 @@
 //	B.  the backend says bytes        B!  next, close, tls: the next connection, an end, a TLS handshake
 //	C!  close, tls [name], old [name], wait TIME: an end, a TLS handshake, one by TLS 1.0, silence
 //	P!  shutdown, down, up: the proxy is ended, its backend is lost or back
+//	P!  hold ACTION, lift: policy is capped, or no longer
 //	E:  fields of the event           #   a comment
 //
 // In "S:" and "B:" the text {...} stands for anything and {id} for a session
@@ -220,6 +221,57 @@ func DenyOldTLS(r *Rig) {
 	r.Settings.Policy = p
 }
 
+// Hold caps policy for an hour.
+func (r *Rig) Hold(cap policy.Action) {
+	now := time.Now()
+	if r.Settings.Now != nil {
+		now = r.Settings.Now()
+	}
+	r.Engine.SetHold(&policy.Hold{Cap: cap, Reason: "hotline is full", Owner: "support", Since: now, Until: now.Add(time.Hour)})
+}
+
+// action finds an action by its name.
+func action(t testing.TB, name string) policy.Action {
+	t.Helper()
+	for a := policy.Pass; a <= policy.Refuse; a++ {
+		if a.String() == name {
+			return a
+		}
+	}
+	t.Fatalf("no action is named %s", name)
+	return 0
+}
+
+// Under makes a rig live under a policy of these requirements and exceptions.
+func Under(requirements []policy.Requirement, exceptions ...policy.Exception) func(*Rig) {
+	return func(r *Rig) {
+		r.t.Helper()
+		p, err := policy.New("test", requirements, exceptions...)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.Settings.Policy = p
+	}
+}
+
+// At makes a rig's policy live from an instant on.
+func At(instant string) func(*Rig) {
+	return func(r *Rig) {
+		at, err := time.Parse(time.RFC3339, instant)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		began := time.Now()
+		r.Settings.Now = func() time.Time { return at.Add(time.Since(began)) }
+	}
+}
+
+// Encrypted is the requirement of TLS, with its stages.
+func Encrypted(stages ...policy.Stage) policy.Requirement {
+	return policy.Requirement{ID: "encrypted", Finding: policy.Plaintext, Stages: stages,
+		Require: policy.Matcher{{Fact: policy.TLS, Not: true, Values: []string{policy.None}}}}
+}
+
 // answer plays the backend's side of the probe.
 func (r *Rig) answer(conn net.Conn, script string) {
 	defer conn.Close()
@@ -322,7 +374,13 @@ func (r *Rig) Apply() {
 // do does something to the proxy in the middle of a transcript.
 func (r *Rig) do(l line) {
 	r.t.Helper()
+	if name, ok := strings.CutPrefix(l.text, "hold "); ok {
+		r.Hold(action(r.t, name))
+		return
+	}
 	switch l.text {
+	case "lift":
+		r.Engine.SetHold(nil)
 	case "shutdown":
 		go r.Engine.Shutdown(0, time.Minute)
 	case "down":
