@@ -33,6 +33,7 @@ func (c *Config) Check(at time.Time) Problems {
 	}
 	k.limits()
 	k.events()
+	k.policy()
 	k.state()
 	k.acme()
 	k.ownNames()

@@ -59,6 +59,8 @@ type Config struct {
 	Brands       []Brand               `yaml:"brands" required:"true" doc:"The brands: sets of host names with their texts and help page. There is at least one."`
 	Listeners    []Listener            `yaml:"listeners" required:"true" doc:"The sockets on which clients are served. There is at least one." more:"{ address: ':143', protocol: imap, tls: starttls }\n{ address: ':995', protocol: pop3, tls: implicit }\n{ address: ':110', protocol: pop3, tls: starttls }\n{ address: ':465', protocol: submission, tls: implicit }\n{ address: ':587', protocol: submission, tls: starttls }"`
 	State        string                `yaml:"state" off:"/var/lib/mailreeve" doc:"Directory for what must outlive the program: certificates got by ACME with their keys and the account, and the keys of session tickets. It is made with mode 0700, and may be shared by several nodes. Default: none, and nothing is kept."`
+	Policy       string                `yaml:"policy" off:"policy.yaml" doc:"Policy file: who is warned and who is refused, from which date on. Default: the built-in policy, which refuses plaintext, other mechanisms than passwords and tokens, TLS below 1.2 and host names that are not canonical."`
+	Hold         string                `yaml:"hold" off:"/var/lib/mailreeve/hold.json" doc:"File of the hold, which makes everything milder at once; it is looked at every second. Default: hold.json in state."`
 	Certificates Certificates          `yaml:"certificates" doc:"The certificates that clients are shown. Every canonical host name needs one."`
 	Web          *Web                  `yaml:"web" doc:"Ports on which a browser finds the plain help page of a brand, and a CA the answers to its challenges."`
 	Metrics      *Metrics              `yaml:"metrics" doc:"Numbers for Prometheus."`
@@ -69,6 +71,7 @@ type Config struct {
 	Log          Log                   `yaml:"log" doc:"The operators' log, on standard error."`
 
 	source *Source
+	loaded *loadedPolicy // the policy file, once it has been read
 }
 
 // Brand is one set of host names, texts and help pages.
@@ -256,7 +259,7 @@ func (c *Config) complete(dir string) {
 			l.WrongPort = WrongPortServe
 		}
 	}
-	paths := []*string{&c.Events.File, &c.State, &c.Certificates.Folder}
+	paths := []*string{&c.Events.File, &c.State, &c.Certificates.Folder, &c.Policy, &c.Hold}
 	for i := range c.Certificates.Files {
 		paths = append(paths, &c.Certificates.Files[i].Cert, &c.Certificates.Files[i].Key)
 	}
@@ -279,6 +282,9 @@ func (c *Config) complete(dir string) {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(dir, *p)
 		}
+	}
+	if c.Hold == "" && c.State != "" {
+		c.Hold = filepath.Join(c.State, "hold.json")
 	}
 }
 

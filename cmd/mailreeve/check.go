@@ -11,10 +11,12 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"mailreeve/config"
+	"mailreeve/policy"
 	"mailreeve/proxy"
 )
 
@@ -26,7 +28,8 @@ func newCheck() *cobra.Command {
 		Short: "Check a configuration without starting anything",
 		Long: `Check a configuration file and everything that it names, without starting or
 changing anything: keys, values, addresses, host names, certificates. Each problem
-is told with file, line, column and cure. The exit code is 1 where there is an error.
+is told with file, line, column and cure; so is the policy file, and what it does
+next. The exit code is 1 where there is an error.
 
 With --probe every address of the backends is asked, too, what it offers; the CA and
 the lookup are asked whether they answer, and certificates that have expired, or are
@@ -47,6 +50,9 @@ in their last days, are errors.`,
 			}
 			fmt.Fprintf(out, "%s: fine: %s, %s, policy %v\n", path,
 				count(len(s.Listeners), "listener"), count(len(s.Brands), "brand"), s.Policy)
+			for _, line := range ahead(s.Policy, time.Now()) {
+				fmt.Fprintln(out, line)
+			}
 			for _, line := range intended(conf) {
 				fmt.Fprintln(out, line)
 			}
@@ -65,6 +71,18 @@ in their last days, are errors.`,
 	configFlag(c, &path)
 	c.Flags().BoolVar(&probe, "probe", false, "ask the backends and the CA what they offer")
 	return c
+}
+
+// ahead are lines on what the policy will do next.
+func ahead(p *policy.Policy, now time.Time) (lines []string) {
+	const most = 3
+	for i, c := range comingOf(p, now) {
+		if i == most {
+			return append(lines, "... and more: `mailreeve policy calendar` lists all")
+		}
+		lines = append(lines, "ahead: "+c.at.Format("Mon 2 Jan 2006 15:04 MST")+", "+c.text)
+	}
+	return lines
 }
 
 // probed is the error that a probe ends with, by the number of problems that it found.

@@ -22,7 +22,7 @@ import (
 )
 
 func newRun() *cobra.Command {
-	var path string
+	var path, at string
 	c := &cobra.Command{
 		Use:   "run -c FILE",
 		Short: "Run the proxy in front of your servers",
@@ -39,18 +39,28 @@ With certificates.acme it orders and renews certificates, and keeps them in stat
 the CA asked to wait. Until the first has come, clients of a name get another
 certificate, or none.
 
+Stages of the policy begin at their instant, without a signal, and each is a line in
+the log; so is a hold, which is looked for every second (` + "`mailreeve policy hold`" + `).
+
 SIGTERM and SIGINT drain: no new sessions, a goodbye in their protocol to those
 that are idle, spread over drain.goodbye; what is left is cut at drain.deadline.
-A second signal cuts at once.`,
+A second signal cuts at once.
+
+With --now the policy lives at another date, from which its clock runs on: for
+rehearsals, never for customers. The log says so every minute.`,
+		Example: `  mailreeve run -c /etc/mailreeve/mailreeve.yaml
+  mailreeve run -c rehearsal.yaml --now 2027-01-14T23:55:00+01:00`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			d := &daemonized{path: path, errors: zapcore.AddSync(c.ErrOrStderr())}
+			d.at = at
 			signals, stop := heed()
 			defer stop()
 			return d.run(signals, nil)
 		},
 	}
 	configFlag(c, &path)
+	c.Flags().StringVar(&at, "now", "", "let the policy's clock begin at this `time`: a rehearsal")
 	return c
 }
 
@@ -75,6 +85,8 @@ type daemonized struct {
 	engine *proxy.Engine
 	kept   *kept
 	lists  lists
+	policy *inForce
+	at     string // where the policy's clock begins, in a rehearsal
 }
 
 // heed takes signals from now on. It is called before anything is opened or
@@ -120,11 +132,26 @@ func (d *daemonized) start(also *screen) error {
 		return err
 	}
 	d.engine.Events = recorders{d.events, d.kept.metrics, also}
+	d.policy = &inForce{log: d.log, set: d.engine.SetHold}
+	d.kept.metrics.registry.MustRegister(d.policy)
+	p, err := c.Enforced()
+	if err != nil {
+		return err
+	}
+	if d.at != "" {
+		file, _ := c.LoadPolicy()
+		now, err := moment("now", d.at, zone(file))
+		if err != nil {
+			return err
+		}
+		d.policy.shift = time.Until(now)
+	}
+	d.policy.put(p, c.Hold) // before the first client
 	s, err := d.apply(c)
 	if err != nil {
 		return err
 	}
-	d.log.Info("policy in force", zap.Stringer("policy", s.Policy))
+	d.policy.say()
 	d.warnOfFiles(s)
 	return nil
 }
@@ -142,8 +169,10 @@ func (d *daemonized) close() {
 // serve does what signals say until one of them ends it, and looks after the
 // lists of old names meanwhile.
 func (d *daemonized) serve(signals <-chan os.Signal) {
-	look := time.NewTicker(lookEvery)
+	look, second := time.NewTicker(lookEvery), time.NewTicker(time.Second)
 	defer look.Stop()
+	defer second.Stop()
+	d.policy.tick()
 	for {
 		select {
 		case sig := <-signals:
@@ -155,6 +184,8 @@ func (d *daemonized) serve(signals <-chan os.Signal) {
 			if d.lists.changed(d.config) {
 				d.rereadLists()
 			}
+		case <-second.C:
+			d.policy.tick()
 		}
 	}
 }
@@ -166,6 +197,9 @@ func (d *daemonized) apply(c *config.Config) (*proxy.Settings, error) {
 		return nil, err
 	}
 	s.Tickets = d.kept.tickets.Bind
+	if d.policy.shift != 0 {
+		s.Now = d.policy.now
+	}
 	seen := look(c)
 	next, err := d.kept.prepare(c, d.config)
 	if err != nil {
@@ -179,6 +213,7 @@ func (d *daemonized) apply(c *config.Config) (*proxy.Settings, error) {
 	d.config, d.lists = c, lists{inForce: seen, last: seen}
 	d.sayListening(s, before)
 	next.commit()
+	d.policy.put(s.Policy, c.Hold)
 	return s, nil
 }
 
@@ -217,6 +252,7 @@ func (d *daemonized) reload() {
 	}
 	d.say(c, problems)
 	d.warnOfFiles(s)
+	d.policy.say()
 	d.log.Info("the new configuration is in force", zap.String("file", d.path))
 }
 

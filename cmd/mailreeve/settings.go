@@ -58,6 +58,9 @@ func load(path string, how strictness) (*config.Config, config.Problems, error) 
 func forgiven(c *config.Config, problems config.Problems) config.Problems {
 	undated := c.Check(time.Time{})
 	for i, p := range problems {
+		if c.Policy != "" && p.File == c.Policy {
+			continue // a policy is not right for half
+		}
 		inList := slices.ContainsFunc(c.Brands, func(b config.Brand) bool { return b.LegacyFile != "" && p.File == b.LegacyFile })
 		if inList || !slices.Contains(undated, p) {
 			problems[i].Severity = config.Warning
@@ -103,9 +106,13 @@ type source func(hello *tls.ClientHelloInfo, fallback string, own certs.Own) (*t
 // settings makes the engine's settings of a checked configuration. Without a
 // source nobody can be served, which is enough to ask the backends.
 func settings(c *config.Config, get source) (*proxy.Settings, error) {
+	p, err := c.Enforced()
+	if err != nil {
+		return nil, fmt.Errorf("reading the policy: %w", err)
+	}
 	s := &proxy.Settings{
 		Hostname:    string(c.Hostname),
-		Policy:      policy.Enforced(),
+		Policy:      p,
 		Certificate: chooser(c, get),
 		Connections: c.Limits.Connections,
 		PerAddress:  c.Limits.PerAddress,

@@ -48,6 +48,8 @@ listeners:
   - { name: two, address: ':1143', protocol: imap, tls: starttls, wrong_port: off, old_tls: true }
   - { name: three, address: ':1110', protocol: pop3, tls: starttls }
 state: state
+policy: staged.yaml
+hold: h.json
 certificates:
   files: [{ cert: mail.pem, key: mail.key }]
   folder: certs
@@ -100,6 +102,18 @@ events: { file: e.jsonl, keep: 8d }
 log: { level: warn, format: json }
 `
 
+const stagedPolicy = `
+version: 1
+timezone: UTC
+requirements:
+  - id: encrypted
+    finding: plaintext
+    require: { tls: '>=1.2' }
+    stages: [{ from: 2026-01-01, do: observe }, { from: 2026-02-01, do: deny }]
+tests:
+  - { at: 2026-01-01, is: { tls: none }, expect: observe }
+`
+
 // files makes the files that configurations here name.
 func files(t *testing.T) (dir string, ca *certs.Authority) {
 	t.Helper()
@@ -117,6 +131,7 @@ func files(t *testing.T) (dir string, ca *certs.Authority) {
 		ca.WriteCA(filepath.Join(dir, "ca.pem")),
 		os.WriteFile(filepath.Join(dir, "master.secret"), []byte("open sesame\n"), 0o600),
 		os.WriteFile(filepath.Join(dir, "eab.key"), []byte("c2VjcmV0\n"), 0o600),
+		os.WriteFile(filepath.Join(dir, "staged.yaml"), []byte(stagedPolicy), 0o600),
 		os.WriteFile(filepath.Join(dir, "names.txt"), []byte("imap.kunde.example\n"), 0o600),
 		os.Mkdir(filepath.Join(dir, "certs"), 0o700),
 	} {
@@ -198,6 +213,8 @@ func TestSettings(t *testing.T) {
 
 		"listeners.old_tls": {one.OldTLS, false, two.OldTLS, true},
 
+		"policy":                             {strings.HasPrefix(s.Policy.String(), "staged@"), true},
+		"hold":                               {c.Hold, filepath.Join(dir, "h.json")},
 		"state":                              {acme.Dir, filepath.Join(dir, "state", "acme")},
 		"certificates.folder":                {all.Folder, filepath.Join(dir, "certs")},
 		"certificates.unknown":               elsewhere, // see TestChoice
