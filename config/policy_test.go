@@ -2,6 +2,7 @@ package config
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +26,45 @@ func TestExamplePolicy(t *testing.T) {
 	}
 	for _, f := range p.Rehearse(p.Compiled).Failed {
 		t.Errorf("%s: %s", f.Key, f)
+	}
+}
+
+// TestPolicyExamples checks and rehearses the policies of whole cutovers. Each has tests for
+// all that it does.
+func TestPolicyExamples(t *testing.T) {
+	deployed, err := filepath.Glob("../deploy/examples/*/policy.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	planned, err := filepath.Glob("testdata/policies/*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range append(deployed, planned...) {
+		t.Run(file, func(t *testing.T) {
+			p, err := LoadPolicy(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			began := p.Requirements[0].Stages[0].From.String()
+			now, err := time.Parse(time.DateOnly, began)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(p.Exceptions) > 0 { // which are made later
+				now = now.AddDate(0, 5, 0)
+			}
+			if problems := p.Check(now); problems != nil {
+				t.Error(problems)
+			}
+			r := p.Rehearse(p.Compiled)
+			for _, f := range r.Failed {
+				t.Errorf("%s: %s", f.Key, f)
+			}
+			for _, u := range r.Unreached {
+				t.Errorf("no test reaches %s", u)
+			}
+		})
 	}
 }
 
