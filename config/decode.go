@@ -410,7 +410,7 @@ func isPlain(t reflect.Type) bool {
 func setText(v reflect.Value, text string) error {
 	switch v.Type() {
 	case durationType:
-		d, err := parseDuration(text)
+		d, err := ParseDuration(text)
 		v.SetInt(int64(d))
 		return err
 	case prefixType:
@@ -463,8 +463,8 @@ func explain(err error) (message, cure string) {
 	return err.Error(), cure
 }
 
-// parseDuration reads a duration in Go's form, with days in front: 40m, 7d, 1d12h.
-func parseDuration(text string) (time.Duration, error) {
+// ParseDuration reads a duration in Go's form, with days in front: 40m, 7d, 1d12h.
+func ParseDuration(text string) (time.Duration, error) {
 	const day = 24 * time.Hour
 	bad := wrong{quote(text) + " is not a duration", "write a number with ms, s, m, h or d, like 30s, 40m or 7d"}
 	var total time.Duration

@@ -142,12 +142,12 @@ func TestSuggest(t *testing.T) {
 func TestParseDuration(t *testing.T) {
 	for text, want := range map[string]time.Duration{"0": 0, "90s": 90 * time.Second, "1h30m": 90 * time.Minute, "0.5h": 30 * time.Minute,
 		"7d": 168 * time.Hour, "1d12h": 36 * time.Hour, "250ms": 250 * time.Millisecond} {
-		if got, err := parseDuration(text); got != want || err != nil {
+		if got, err := ParseDuration(text); got != want || err != nil {
 			t.Errorf("%s: got %v, %v", text, got, err)
 		}
 	}
 	for _, text := range []string{"", "d", "-1d", "1d-1h", "1d+1h", "1.5d", "1h1d", "+1s", "5", "1 d", "106752d", "106751d24h", "1w", "1D"} {
-		if got, err := parseDuration(text); err == nil {
+		if got, err := ParseDuration(text); err == nil {
 			t.Errorf("%q: took it for %v", text, got)
 		}
 	}

@@ -44,7 +44,8 @@ names. The shortest useful file:
 Actions, mildest first: pass, observe, notify, warn, tempfail, deny, refuse.`,
 	}
 	group(c)
-	c.AddCommand(newPolicyCheck(), newPolicyTest(), newPolicyCalendar(), newPolicyExplain(), newPolicySchema())
+	c.AddCommand(newPolicyCheck(), newPolicyTest(), newPolicyCalendar(), newPolicyExplain(),
+		newPolicyHold(), newPolicyLift(), newPolicyShow(), newPolicySchema())
 	return c
 }
 
