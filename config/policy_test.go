@@ -1,6 +1,8 @@
 package config
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -108,5 +110,53 @@ func FuzzParsePolicy(f *testing.F) {
 			return
 		}
 		p.Rehearse(p.Compiled)
+	})
+}
+
+// crowded is a policy with ten thousand exceptions, every tenth with a network of its own.
+func crowded() []byte {
+	var b bytes.Buffer
+	for _, line := range basePolicy {
+		b.WriteString(line)
+	}
+	b.WriteString("always:\n  - { match: { tls: none }, do: notify, from: 2026-01-01 }\nnever:\n  - { match: { tls: '>=1.2' }, do: observe }\nexceptions:\n")
+	for i := range 10_000 {
+		network := ""
+		if i%10 == 0 {
+			network = fmt.Sprintf(", network: 10.%d.%d.0/24", i/10/250, i/10%250)
+		}
+		fmt.Fprintf(&b, "  - { id: ex-%05d, for: [encrypted], match: { account: scanner%d@example.org%s }, cap: notify, until: 2026-0%d-%02d, reason: copier, owner: support }\n",
+			i, i, network, 4+i%4, 1+i%28)
+	}
+	return b.Bytes()
+}
+
+func TestCrowdedPolicy(t *testing.T) {
+	p, err := ParsePolicy("p.yaml", crowded())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if problems := p.Check(time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)); problems != nil {
+		t.Error(problems)
+	}
+}
+
+func BenchmarkCrowdedPolicy(b *testing.B) {
+	data := crowded()
+	b.Run("read", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := ParsePolicy("p.yaml", data); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	p, err := ParsePolicy("p.yaml", data)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("check", func(b *testing.B) {
+		for b.Loop() {
+			p.Check(time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC))
+		}
 	})
 }

@@ -157,13 +157,13 @@ func (x *prover) implies(a, b *rule) bool {
 func (c *compiler) proofs(x *prover, statements []statement) {
 	for i := range statements {
 		s := &statements[i]
-		x.left = mostTries
+		x.left = mostSteps
 		against, tried := x.prove(s, x.policy.instants(s.from, s.until))
 		switch {
 		case against != nil:
 			c.fail(s.key, "this does not hold: "+against.String(), "change the statement, or what it speaks of")
 		case x.left <= 0:
-			c.fail(s.key, fmt.Sprintf("this cannot be proved within %d tries", mostTries), "narrow match, from and until, or name fewer values and smaller lists")
+			c.fail(s.key, fmt.Sprintf("this cannot be proved within %d steps", mostSteps), "narrow match, from and until, or name fewer values and smaller lists")
 		case !tried:
 			c.warn(s.key+".match", "no session is like this at that time, so nothing is proved", "look at match, from and until")
 		}

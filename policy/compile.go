@@ -123,7 +123,7 @@ func (c *compiler) requirements() []Requirement {
 // stage makes a stage and holds it against the one before it.
 func (c *compiler) stage(key string, stages []FileStage, j int, asksMechanism bool) Stage {
 	f := &stages[j]
-	s := Stage{From: f.From.begins(c.zone), Do: f.Do, Lower: f.Lower}
+	s := Stage{From: f.From.begins(c.zone), Do: f.Do}
 	if j > 0 {
 		before := &stages[j-1]
 		switch from := before.From.begins(c.zone); {

@@ -102,7 +102,6 @@ type Stage struct {
 	Brownout *Brownout // nil: none
 	Ratchet  *Ratchet  // nil: none
 	Probe    Share     // of client networks from which a mechanism is hidden; 0: none
-	Lower    bool      // it may be milder than the stage before it
 }
 
 // Brownout is a trial outage that returns, by the clock on the wall.

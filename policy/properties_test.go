@@ -244,7 +244,7 @@ func TestTheProofIsTheTruth(t *testing.T) {
 		x := newProver(p)
 		against, _ := x.prove(s, p.instants(s.from, s.until))
 		if x.left <= 0 {
-			t.Fatal("the tries were used up")
+			t.Fatal("the steps were used up")
 		}
 		if against != nil {
 			v := p.Decide(&against.facts, against.at)

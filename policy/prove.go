@@ -14,8 +14,10 @@ import (
 	"time"
 )
 
-// mostTries bounds a proof: a few seconds. A usual file needs some thousands.
-const mostTries = 3_000_000
+// mostSteps bounds a proof to a few seconds. A step is the choice of one value for one
+// fact, and one more for each fifty exceptions that must be looked at for it. A usual
+// file needs some hundreds for a statement, one with ten thousand exceptions half a million.
+const mostSteps = 1_500_000
 
 // mostDraws bounds the search for an account that lies inside some shares and
 // outside others.
@@ -24,13 +26,13 @@ const mostDraws = 1_000_000
 // prover is the state of one check.
 type prover struct {
 	policy  *Policy
-	left    int // tries
+	left    int // steps
 	classes map[classOf]string
 	drawn   map[string][]string
 }
 
 func newProver(p *Policy) *prover {
-	return &prover{policy: p, left: mostTries, classes: map[classOf]string{}, drawn: map[string][]string{}}
+	return &prover{policy: p, left: mostSteps, classes: map[classOf]string{}, drawn: map[string][]string{}}
 }
 
 // counter is a session for which a statement does not hold.
@@ -202,7 +204,7 @@ type search struct {
 }
 
 // each calls visit for every session that matches and that the requirements and
-// exceptions tell apart, until it says no or the tries are used up. It reports
+// exceptions tell apart, until it says no or the steps are used up. It reports
 // whether all were visited.
 func (x *prover) each(now time.Time, rules []*rule, match Matcher, exceptions []*Exception, visit func(*Facts) bool) bool {
 	s := &search{prover: x, now: now, match: match, visit: visit}
@@ -212,15 +214,22 @@ func (x *prover) each(now time.Time, rules []*rule, match Matcher, exceptions []
 
 // choose tries the values of one fact after the other.
 func (s *search) choose(depth int, f *Facts, rules []*rule, exceptions []*Exception) bool {
+	if s.left -= 1 + len(exceptions)/50; s.left <= 0 {
+		return false
+	}
 	if depth == len(order) {
 		if s.match.match(f) != yes {
 			return true // it hangs on a fact that such a session never has
 		}
-		s.left--
-		return s.left >= 0 && s.visit(f)
+		return s.visit(f)
 	}
 	fact := order[depth]
-	for _, value := range s.values(fact, f, rules, exceptions) {
+	values := s.values(fact, f, rules, exceptions)
+	var by map[string][]*Exception // so that not each account looks at all exceptions
+	if fact == Account {
+		by, exceptions = byAccount(exceptions)
+	}
+	for _, value := range values {
 		next := *f
 		if fact == theAddress {
 			next.IP = value.ip
@@ -230,11 +239,31 @@ func (s *search) choose(depth int, f *Facts, rules []*rule, exceptions []*Except
 		if s.match.match(&next) == no {
 			continue
 		}
-		if !s.choose(depth+1, &next, stillRules(rules, &next), stillExceptions(exceptions, &next)) {
+		still := exceptions
+		if own := by[value.text]; fact == Account && own != nil {
+			still = slices.Concat(own, exceptions)
+		}
+		if !s.choose(depth+1, &next, stillRules(rules, &next), stillExceptions(still, &next)) {
 			return false
 		}
 	}
 	return true
+}
+
+// byAccount divides exceptions into those that list accounts, by account, and the others.
+func byAccount(exceptions []*Exception) (by map[string][]*Exception, others []*Exception) {
+	by = map[string][]*Exception{}
+	for _, e := range exceptions {
+		i := slices.IndexFunc(e.Match, func(t Term) bool { return t.about(Account) && !t.Not })
+		if i < 0 {
+			others = append(others, e)
+			continue
+		}
+		for _, account := range e.Match[i].Values {
+			by[account] = append(by[account], e)
+		}
+	}
+	return by, others
 }
 
 // stillRules leaves out the requirements that are certainly not violated.

@@ -15,10 +15,12 @@ import (
 type Login struct {
 	Time  time.Time
 	Facts Facts
+	Was   Action   // what it met
+	By    []string // and by which requirements
 }
 
 // Side is a policy with the time at which it decides; the zero time is that of
-// each session.
+// each session. Without a policy it is what the sessions met.
 type Side struct {
 	Policy *Policy
 	At     time.Time
@@ -31,6 +33,15 @@ func (s Side) decides(l *Login) Verdict {
 		now = l.Time
 	}
 	return s.Policy.Decide(&l.Facts, now)
+}
+
+// refuses is whether a session is refused on the side, and by what.
+func (s Side) refuses(l *Login) (refused bool, by func() []string) {
+	if s.Policy == nil {
+		return l.Was.Refuses(), func() []string { return l.By }
+	}
+	v := s.decides(l)
+	return v.Action.Refuses(), v.Violated
 }
 
 // Device is what can be told apart of an account: a program and what it speaks.
@@ -113,10 +124,11 @@ func Replay(logins iter.Seq[Login], before, after Side) *Difference {
 		} else if l.Time.Before(s.time) {
 			continue
 		}
-		was, is := before.decides(&l), after.decides(&l)
-		*s = state{l.Time, was.Action.Refuses(), is.Action.Refuses(), nil, nil}
-		if s.before != s.after {
-			s.byBefore, s.byAfter = was.Violated(), is.Violated()
+		was, byBefore := before.refuses(&l)
+		is, byAfter := after.refuses(&l)
+		*s = state{l.Time, was, is, nil, nil}
+		if was != is {
+			s.byBefore, s.byAfter = byBefore(), byAfter()
 		}
 	}
 	r.Accounts = len(accounts)
