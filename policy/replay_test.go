@@ -15,20 +15,21 @@ func TestReplay(t *testing.T) {
 		if account != "" {
 			f.Set(Verified, Yes)
 		}
-		return Login{noon.Add(time.Duration(minute) * time.Minute), *f}
+		return Login{Time: noon.Add(time.Duration(minute) * time.Minute), Facts: *f}
 	}
 	logins := []Login{
-		login(1, "anna", None, "imap", "Outlook"),      // all of hers
-		login(2, "ben", None, "imap", "K-9"),           // one of two
-		login(3, "ben", "1.3", "submission", "K-9"),    //
-		login(4, "cleo", None, "pop3", ""),             // put right since
-		login(9, "cleo", "1.2", "pop3", ""),            //
-		login(6, "dora", "1.3", "imap", "Thunderbird"), // always was
-		login(8, "emil", "1.3", "imap", "Thunderbird"), // the later one counts, in whatever order
-		login(7, "emil", None, "imap", "Thunderbird"),  //
-		login(10, "", None, "imap", "a robot"),         // nobody
-		{noon, *facts(Account, "fritz", TLS, None)},    // tried only
+		login(1, "anna", None, "imap", "Outlook"),                // all of hers
+		login(2, "ben", None, "imap", "K-9"),                     // one of two
+		login(3, "ben", "1.3", "submission", "K-9"),              //
+		login(4, "cleo", None, "pop3", ""),                       // put right since
+		login(9, "cleo", "1.2", "pop3", ""),                      //
+		login(6, "dora", "1.3", "imap", "Thunderbird"),           // always was
+		login(8, "emil", "1.3", "imap", "Thunderbird"),           // the later one counts, in whatever order
+		login(7, "emil", None, "imap", "Thunderbird"),            //
+		login(10, "", None, "imap", "a robot"),                   // nobody
+		{Time: noon, Facts: *facts(Account, "fritz", TLS, None)}, // tried only
 	}
+	logins[5].Was, logins[5].By = Deny, []string{"password-only"}
 	for _, c := range []struct {
 		name          string
 		before, after Side
@@ -38,6 +39,8 @@ func TestReplay(t *testing.T) {
 			`{"logins":8,"skipped":2,"accounts":5,"devices":6,"refused":[{"account":"anna","devices":1,"on":[{"brand":"a","protocol":"imap","client":"Outlook"}],"all":true,"by":["encrypted"]},{"account":"ben","devices":2,"on":[{"brand":"a","protocol":"imap","client":"K-9"}],"all":false,"by":["encrypted"]}],"freed":[],"stay":0,"brands":[{"name":"a","refused":2,"freed":0}],"protocols":[{"name":"imap","refused":2,"freed":0}],"clients":[{"name":"K-9","refused":1,"freed":0},{"name":"Outlook","refused":1,"freed":0}]}`},
 		{"a milder file", Side{Policy: p, At: noon.AddDate(0, 0, 10)}, Side{Policy: lax},
 			`{"logins":8,"skipped":2,"accounts":5,"devices":6,"refused":[],"freed":[{"account":"anna","devices":1,"on":[{"brand":"a","protocol":"imap","client":"Outlook"}],"all":true,"by":["encrypted"]},{"account":"ben","devices":2,"on":[{"brand":"a","protocol":"imap","client":"K-9"}],"all":true,"by":["encrypted"]}],"stay":0,"brands":[{"name":"a","refused":0,"freed":2}],"protocols":[{"name":"imap","refused":0,"freed":2}],"clients":[{"name":"K-9","refused":0,"freed":1},{"name":"Outlook","refused":0,"freed":1}]}`},
+		{"what they met", Side{}, Side{Policy: p},
+			`{"logins":8,"skipped":2,"accounts":5,"devices":6,"refused":[],"freed":[{"account":"dora","devices":1,"on":[{"brand":"a","protocol":"imap","client":"Thunderbird"}],"all":true,"by":["password-only"]}],"stay":0,"brands":[{"name":"a","refused":0,"freed":1}],"protocols":[{"name":"imap","refused":0,"freed":1}],"clients":[{"name":"Thunderbird","refused":0,"freed":1}]}`},
 		{"the same", Side{Policy: p, At: noon.AddDate(0, 0, 10)}, Side{Policy: p, At: noon.AddDate(0, 0, 11)},
 			`{"logins":8,"skipped":2,"accounts":5,"devices":6,"refused":[],"freed":[],"stay":2,"brands":[],"protocols":[],"clients":[]}`},
 	} {
