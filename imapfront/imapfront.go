@@ -47,6 +47,7 @@ var Front = &proxy.Front{
 		return &peer{wire: w, origin: o}
 	},
 	Watch: watch,
+	Warns: true,
 }
 
 // mark is what a SASL challenge stands behind (RFC 9051 section 7.6).

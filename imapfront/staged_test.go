@@ -176,3 +176,71 @@ func TestSharedAccount(t *testing.T) {
 		E: action=observe bucket=27360
 	`)
 }
+
+// TestWarned: a warning is shown beside a login that succeeds, once a day to each
+// account and program, with the day on which it ends.
+func TestWarned(t *testing.T) {
+	zone := time.FixedZone("CEST", 2*3600)
+	staged := proxytest.Under([]policy.Requirement{proxytest.Encrypted(
+		policy.Stage{From: time.Date(2024, 6, 1, 0, 0, 0, 0, zone), Do: policy.Warn},
+		policy.Stage{From: time.Date(2024, 9, 20, 0, 0, 0, 0, zone), Do: policy.Deny})})
+	const told = `S: * OK [ALERT] Verschluesselung fehlt und wird ab 20.09. verlangt: SSL/TLS, Server imap.test.example, Port 993. https://h.test.example/a1 ({id})`
+	login := func(user, alert string) string {
+		return `
+		C: a LOGIN ` + user + ` Kanarienvogel7
+	` + ready + `
+		B: a LOGIN "` + user + `" "Kanarienvogel7"
+		B< * CAPABILITY IMAP4rev1
+		B< a OK in
+		` + alert + `
+		S: * CAPABILITY IMAP4rev1
+		S: a OK in
+		`
+	}
+	const id = `
+		C: i ID ("name" "Thunderbird" "version" "153")
+		S: * ID ("name" "Mailreeve")
+		S: i OK ID completed.
+	`
+	setup{listener: "starttls", change: all(staged, proxytest.At("2024-09-18T22:00:00+02:00"))}.play(t,
+		inClear+login("anna", told)+`
+			B! close
+			E: action=warn by=[encrypted] told=true stage=2024-05-31T22:00:00Z verified=true end=BR
+		`, inClear+login("anna", "# told today")+`
+			B! close
+			E: action=warn told= verified=true
+		`, inClear+login("bert", told)+`
+			B! close
+			E: action=warn told=true
+		`, inClear+id+login("anna", told)+`
+			P! later 2h
+			B! close
+			E: action=warn told=true client=Thunderbird_153
+		`, inClear+login("anna", told)+`
+			B! close
+			E: action=warn told=true decided=2024-09-18T22:00:20.75Z
+		`)
+}
+
+// TestTrialOutage: a brownout says until when, before the credential and in the
+// reply to it, and ends.
+func TestTrialOutage(t *testing.T) {
+	zone := time.FixedZone("CEST", 2*3600)
+	r := proxytest.Encrypted(policy.Stage{From: time.Date(2024, 9, 10, 0, 0, 0, 0, zone), Do: policy.Notify,
+		Brownout: &policy.Brownout{Do: policy.TempFail, Days: [7]bool{time.Tuesday: true}, At: 10 * time.Hour, For: 2 * time.Hour, Zone: zone}})
+	brownout := proxytest.Under([]policy.Requirement{r})
+	setup{listener: "starttls", change: all(brownout, proxytest.At("2024-09-10T10:00:00+02:00"))}.play(t, `
+		S: * OK proxy.test.example ready.
+		C: a CAPABILITY
+		S: * OK [ALERT] Passwort ist NICHT falsch. Testabschaltung bis 12:00: SSL/TLS fehlt. imap.test.example, Port 993. {...}
+		S: * CAPABILITY IMAP4rev1 ID STARTTLS LOGINDISABLED
+		S: a OK CAPABILITY completed.
+		C: b LOGIN anna Kanarienvogel7
+		S: b NO [UNAVAILABLE] Passwort ist NICHT falsch. Testabschaltung bis 12:00: SSL/TLS fehlt. {...}
+		C! close
+		E: action=tempfail refused=policy_for_now by=[encrypted] exposed=true backend= told=
+	`)
+	setup{listener: "starttls", change: all(brownout, proxytest.At("2024-09-10T12:00:00+02:00"))}.play(t, inClear+in+`
+		E: action=notify told=
+	`)
+}

@@ -82,7 +82,7 @@ func TestBrownOut(t *testing.T) {
 	play(t, "starttls", `
 		S: +OK proxy.test.example ready.
 		C: USER anna
-		S: -ERR [SYS/TEMP] Passwort ist NICHT falsch. Verschluesselung fehlt: {...}
+		S: -ERR [SYS/TEMP] Passwort ist NICHT falsch. Testabschaltung: SSL/TLS fehlt. {...}
 		C: AUTH PLAIN
 		S: -ERR [SYS/TEMP] Passwort ist NICHT falsch. {...}
 		C! close

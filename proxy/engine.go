@@ -39,6 +39,7 @@ type Engine struct {
 	hold      atomic.Pointer[policy.Hold]
 	tally     tally
 	upgraders upgraders
+	warned    warned
 	full      sometimes    // "too many connections", in the log
 	failures  atomic.Int64 // of Events, since the start
 	draining  atomic.Bool

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"mailreeve/policy"
 )
 
 // Front is one protocol: a record without state. The engine is given its
@@ -22,6 +24,9 @@ type Front struct {
 	// OutageEarly is set where an outage is best told in place of the greeting: the
 	// protocol's programs take any failure of the login for a wrong password.
 	OutageEarly bool
+
+	// Warns is set where the protocol can show a warning beside a login.
+	Warns bool
 
 	// Room is how many characters programs show of a refusal and of the account's
 	// name, which they put before it; 0: all of them.
@@ -249,10 +254,11 @@ var refusedWords = map[Class]string{
 // Refusal has two faces: Class, Text and Code for the peer, Err for the log.
 type Refusal struct {
 	Class     Class
-	Text      string // one line, made by CleanText
-	Code      string // the backend's own code, where the front passes it on
-	Challenge []byte // a bearer mechanism's error challenge (RFC 7628 section 3.2.2)
-	Verified  bool   // the backend has confirmed the credential
+	Text      string         // one line, made by CleanText
+	Code      string         // the backend's own code, where the front passes it on
+	Finding   policy.Finding // of a policy refusal
+	Challenge []byte         // a bearer mechanism's error challenge (RFC 7628 section 3.2.2)
+	Verified  bool           // the backend has confirmed the credential
 	Err       error
 }
 

@@ -3,6 +3,7 @@ package proxy
 // Counters and memories that all sessions share, each with a bound of its own.
 
 import (
+	"hash/maphash"
 	"net/netip"
 	"sync"
 	"time"
@@ -105,6 +106,44 @@ func (u *upgraders) has(ip netip.Addr, listener string) bool {
 	defer u.mu.Unlock()
 	at, ok := u.last[upgrader{client(ip), listener}]
 	return ok && time.Since(at) < upgraderFor
+}
+
+// warnedKept bounds the memory of warnings: twice as many are known at most, some
+// ten megabytes.
+const warnedKept = 1 << 18
+
+// warned remembers who was warned of what today, for as long as the program
+// runs: a restart costs one superfluous warning each. It keeps hashes alone,
+// which tell nothing outside of this process.
+type warned struct {
+	mu          sync.Mutex
+	seed        maphash.Seed
+	now, before map[uint64]struct{} // once the one is full, it takes the place of the other
+}
+
+// first reports whether nobody has asked for the same yet, on that day.
+func (w *warned) first(day time.Time, account, client, rule string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.now == nil {
+		w.seed, w.now = maphash.MakeSeed(), map[uint64]struct{}{}
+	}
+	y, m, d := day.Date()
+	key := maphash.Comparable(w.seed, struct {
+		y, m, d               int
+		account, client, rule string
+	}{y, int(m), d, account, client, rule})
+	if _, known := w.now[key]; known {
+		return false
+	}
+	if _, known := w.before[key]; known {
+		return false
+	}
+	if len(w.now) >= warnedKept {
+		w.now, w.before = map[uint64]struct{}{}, w.now
+	}
+	w.now[key] = struct{}{}
+	return true
 }
 
 // sometimes lets one line a second through, and counts the others.

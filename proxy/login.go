@@ -144,18 +144,69 @@ func (s *session) advert() Advert {
 
 // refusal is one without a finding.
 func (s *session) refusal(class Class) Refusal {
-	return Refusal{Class: class, Text: s.place().sentence(class, "")}
+	return Refusal{Class: class, Text: s.place().sentence(class)}
 }
 
 // policyRefusal is what a verdict tells the customer.
 func (s *session) policyRefusal(v policy.Verdict) Refusal {
-	r := Refusal{Class: PolicyDeny}
+	r := Refusal{Class: PolicyDeny, Finding: v.Rule.Finding}
 	if v.Action == policy.TempFail {
 		r.Class = PolicyTemp
 	}
-	r.Text = s.place().sentence(r.Class, v.Rule.Finding)
+	r.Text = s.ruling(v)
 	r.Err = fmt.Errorf("policy: %s", strings.Join(v.Violated(), ", "))
 	return r
+}
+
+// ruling is the sentence that goes with a verdict.
+func (s *session) ruling(v policy.Verdict) string {
+	p, finding := s.place(), v.Rule.Finding
+	switch {
+	case finding == policy.LegacyHostname && p.others != "":
+		finding = OtherService
+	case finding == policy.FindingUserForm && s.facts.Get(policy.UserForm) == "address":
+		finding = AddressForm
+	}
+	if !v.Until.IsZero() {
+		p.until = p.lang.moment(v.Until.In(zone(v)), s.decided)
+	}
+	if from := ending(v, s.facts.Get(policy.Account)); !from.IsZero() {
+		p.date = p.lang.day(from, s.decided)
+	}
+	return p.ruling(v.Action, finding)
+}
+
+// warning is what is shown beside a login: of each requirement once a day to each
+// account and program, since some open a window for every connection.
+func (s *session) warning(v policy.Verdict) string {
+	if v.Action != policy.Warn || !s.listener.Front.Warns ||
+		!s.engine.warned.first(s.decided.In(zone(v)), s.facts.Get(policy.Account), s.facts.Get(policy.Client), v.Rule.ID) {
+		return ""
+	}
+	return s.ruling(v)
+}
+
+// zone is where the dates of a verdict are local.
+func zone(v policy.Verdict) *time.Location {
+	if b := v.Stage.Brownout; b != nil && b.Zone != nil {
+		return b.Zone
+	}
+	return v.Stage.From.Location()
+}
+
+// ending returns from when on an account will certainly be refused for what it
+// is warned of; the zero time where nothing is planned, or somebody decided so.
+func ending(v policy.Verdict, account string) (from time.Time) {
+	if v.Exception != nil || v.Hold != nil {
+		return
+	}
+	for i := range v.Rule.Stages {
+		stage := &v.Rule.Stages[i]
+		if stage.From.After(v.Stage.From) && stage.Do.Refuses() && (stage.Share == 0 || policy.Bucket(v.Rule.ID, account) < stage.Share) {
+			return stage.From
+		}
+	}
+	return
 }
 
 // usualAccount is how long the account's name is taken to be at least, since
@@ -174,7 +225,7 @@ func (f *Front) room(account string) int {
 // place is what a sentence can name.
 func (s *session) place() place {
 	front := s.listener.Front
-	p := place{lang: s.brand.Language, host: s.brand.host(front.Name), port: cmp.Or(s.brand.Ports[front.Name], front.Port),
+	p := place{lang: s.brand.Language, texts: s.brand.Texts, host: s.brand.host(front.Name), port: cmp.Or(s.brand.Ports[front.Name], front.Port),
 		help: s.brand.Help, session: s.id, room: front.room(s.facts.Get(policy.Account)), word: front.Word}
 	if s.facts.Get(policy.Host) == policy.OtherService {
 		p.others = s.settings.called(s.facts.Get(policy.SNI))
@@ -262,10 +313,12 @@ func (s *session) login(d Dialogue, req Request) *Ending {
 		ref.Verified = true
 		return s.refuse(d, req, ref)
 	}
-	if err := d.Accept(req, reply, ""); err != nil {
+	warning := s.warning(verdict)
+	if err := d.Accept(req, reply, warning); err != nil {
 		l.close()
 		return s.ended(err)
 	}
+	s.event.Told = warning != ""
 	return s.splice(l)
 }
 

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,50 +24,57 @@ var longestHost = "smtp-auth.submission." + strings.Repeat("gemeinschaft-", 3) +
 // the customer needs.
 func TestSentencesFit(t *testing.T) {
 	short := map[Class]bool{PlainOnTLS: true, LimitReached: true, ShuttingDown: true, Misspoken: true, TooLate: true}
-	findings := []policy.Finding{policy.Plaintext, policy.TLSOld, policy.Mechanism, policy.LegacyHostname, otherService, "one of tomorrow's"}
+	findings := append(slices.Collect(maps.Keys(shipped[German])), "one of tomorrow's")
+	actions := []policy.Action{policy.Warn, policy.TempFail, policy.Deny, policy.Refuse}
 	ascii := regexp.MustCompile(`^[ -$&-~]+$`)
 	for _, lang := range []Language{German, English, "fr", ""} {
-		for class := PolicyDeny; class <= PlainOnTLS; class++ {
+		for _, action := range actions {
 			for _, finding := range findings {
 				for _, help := range []string{"", "https://h.example/a", "https://hilfe.provider-dienste.example/mail/" + strings.Repeat("x", 60)} {
-					p := place{lang: lang, host: longestHost, port: 65535, help: help, session: "K7M29QXD4TZP", word: "IMAP"}
-					if finding == otherService {
-						finding, p.others = policy.LegacyHostname, "POP3/SMTP"
-					}
-					got := p.sentence(class, finding)
-					bound := maxText
-					if short[class] {
-						bound = 80
-					}
-					if len(got) > bound || !ascii.MatchString(got) || strings.ContainsAny(got, "{}?") {
-						t.Errorf("%s, class %d, %s: %d bytes: %q", lang, class, finding, len(got), got)
+					p := place{lang: lang, host: longestHost, port: 65535, help: help, session: "K7M29QXD4TZP", word: "IMAP", others: "POP3/SMTP",
+						until: "30.09.2026 23:59", date: "30 September 2026"}
+					got := p.ruling(action, finding)
+					if len(got) > maxText || !ascii.MatchString(got) || strings.ContainsAny(got, "{}[]?") {
+						t.Errorf("%s, %s, %s: %d bytes: %q", lang, action, finding, len(got), got)
 					}
 					p.help, p.session = "", ""
-					if bare := p.sentence(class, finding); !strings.HasPrefix(got, bare) || !strings.HasSuffix(bare, ".") && !strings.HasSuffix(bare, ").") {
-						t.Errorf("%s, class %d, %s: cut short: %q", lang, class, finding, bare)
+					if bare := p.ruling(action, finding); !strings.HasPrefix(got, bare) || !strings.HasSuffix(bare, ".") {
+						t.Errorf("%s, %s, %s: cut short: %q", lang, action, finding, bare)
 					}
 				}
+			}
+		}
+		for class := NeedLogin; class <= PlainOnTLS; class++ {
+			got := place{lang: lang, host: longestHost, port: 65535}.sentence(class)
+			bound := maxText
+			if short[class] {
+				bound = 80
+			}
+			if len(got) > bound || !ascii.MatchString(got) || strings.ContainsAny(got, "{}?") || !strings.HasSuffix(got, ".") {
+				t.Errorf("%s, class %d: %d bytes: %q", lang, class, len(got), got)
 			}
 		}
 	}
 	for lang, words := range map[Language]string{German: "Passwort ist NICHT falsch", English: "Your password is NOT wrong"} {
 		for _, finding := range findings {
-			got := place{lang: lang, host: "h.example", port: 1, help: "https://a.example/", session: "ID"}.sentence(PolicyDeny, finding)
-			if !strings.HasPrefix(got, words) || !strings.HasSuffix(got, " https://a.example/ (ID)") {
-				t.Errorf("%q", got)
+			for _, action := range actions[1:] {
+				got := place{lang: lang, host: "h.example", port: 1, help: "https://a.example/", session: "ID"}.ruling(action, finding)
+				if !strings.HasPrefix(got, words) || !strings.HasSuffix(got, " https://a.example/ (ID)") {
+					t.Errorf("%q", got)
+				}
 			}
 		}
 		for _, class := range []Class{NoAccess, Unavailable} {
-			if got := (place{lang: lang}).sentence(class, ""); !strings.Contains(got, words) {
+			if got := (place{lang: lang}).sentence(class); !strings.Contains(got, words) {
 				t.Errorf("%q does not say that the password is right", got)
 			}
 		}
-		if got := (place{lang: lang}).sentence(BadCredential, ""); strings.Contains(got, "NOT") || strings.Contains(got, "NICHT") {
+		if got := (place{lang: lang}).sentence(BadCredential); strings.Contains(got, "NOT") || strings.Contains(got, "NICHT") {
 			t.Errorf("%q", got)
 		}
 	}
 	// A name of the greatest length is cut, not sent.
-	if got := (place{host: strings.Repeat("a.", 126) + "a"}).sentence(PolicyDeny, policy.Plaintext); len(got) != maxText {
+	if got := (place{host: strings.Repeat("a.", 126) + "a"}).ruling(policy.Deny, policy.Plaintext); len(got) != maxText {
 		t.Errorf("%d bytes", len(got))
 	}
 }
@@ -77,28 +86,29 @@ func TestSentencesAreWhole(t *testing.T) {
 	const shown, preamble = 200, 23
 	front := &Front{Room: shown - preamble}
 	for _, lang := range []Language{German, English} {
-		for finding := range policyWords[lang] {
-			for _, account := range []string{"", "anna", "erika.mustermann@example.org"[:27]} {
+		for finding, texts := range shipped[lang] {
+			for action := range texts {
 				p := place{lang: lang, host: "imap.example.org", port: 993, help: "https://hilfe.example.org/servernamen",
-					session: "K7M29QXD4TZP", room: front.room(account), word: "IMAP"}
-				said := finding
-				if finding == otherService {
-					said, p.others = policy.LegacyHostname, "POP3"
+					session: "K7M29QXD4TZP", word: "IMAP", others: "POP3", date: "01.10.", until: "12:00"}
+				if lang == English {
+					p.date = "1 October"
 				}
-				got := p.sentence(PolicyDeny, said)
-				if !strings.HasSuffix(got, " https://hilfe.example.org/servernamen (K7M29QXD4TZP)") {
-					t.Errorf("%s, %s, %q: %d characters: %q", lang, finding, account, len(got), got)
+				for _, account := range []string{"", "anna", "erika.mustermann@example.org"[:27]} {
+					p.room = front.room(account)
+					if got := p.ruling(action, finding); !strings.HasSuffix(got, " https://hilfe.example.org/servernamen (K7M29QXD4TZP)") {
+						t.Errorf("%s, %s, %s, %q: %d characters: %q", lang, finding, action, account, len(got), got)
+					}
 				}
-			}
-			for n := range 120 {
-				account := strings.Repeat("a", n)
-				p := place{lang: lang, host: "imap.mail.stadtwerke-musterstadt.example", port: 993, help: "https://www.stadtwerke-musterstadt.example/hilfe/email",
-					session: "K7M29QXD4TZP", room: front.room(account), word: "IMAP"}
-				got := p.sentence(PolicyDeny, finding)
-				p.help, p.session = "", ""
-				bare := p.sentence(PolicyDeny, finding)
-				if n := preamble + n + len(got); n > shown && got != bare {
-					t.Errorf("%s, %s: %d characters to %q: %q", lang, finding, n, account, got)
+				p.host, p.help = "imap.mail.stadtwerke-musterstadt.example", "https://www.stadtwerke-musterstadt.example/hilfe/email"
+				for n := range 120 {
+					account := strings.Repeat("a", n)
+					p.room = front.room(account)
+					got := p.ruling(action, finding)
+					bare := p
+					bare.help, bare.session = "", ""
+					if n := preamble + n + len(got); n > shown && got != bare.ruling(action, finding) {
+						t.Errorf("%s, %s: %d characters to %q: %q", lang, finding, n, account, got)
+					}
 				}
 			}
 		}
@@ -112,14 +122,28 @@ func TestSentencesAreWhole(t *testing.T) {
 }
 
 func TestEveryClassHasWords(t *testing.T) {
+	findings := slices.Collect(maps.Keys(shipped[German]))
+	for _, name := range policy.Finding("").Values() {
+		findings = append(findings, policy.Finding(name))
+	}
 	for _, lang := range []Language{German, English} {
 		for class := NeedLogin; class <= PlainOnTLS; class++ {
 			if classWords[lang][class] == "" {
 				t.Errorf("%s has no words for class %d", lang, class)
 			}
 		}
-		if len(policyWords[lang]) != 6 || len(classWords[lang]) != int(PlainOnTLS-NeedLogin)+1 {
+		if len(classWords[lang]) != int(PlainOnTLS-NeedLogin)+1 {
 			t.Errorf("%s has words for what is not", lang)
+		}
+		for _, finding := range findings {
+			if len(shipped[lang][finding]) != 3 {
+				t.Errorf("%s, %s: words for %d actions", lang, finding, len(shipped[lang][finding]))
+			}
+			for action, text := range shipped[lang][finding] {
+				if problem := checkTemplate(text, action, finding, lang); problem != "" {
+					t.Errorf("%s, %s, %s: %s", lang, finding, action, problem)
+				}
+			}
 		}
 	}
 }

@@ -281,7 +281,7 @@ func TestOldHostName(t *testing.T) {
 		B: QUIT
 		S: 235 2.7.0 Authentication successful
 		C: MAIL FROM:<anna@test.example>
-		S: 450 4.7.1 Passwort ist NICHT falsch. Neuer Servername: {...}
+		S: 450 4.7.1 Passwort ist NICHT falsch. Testabschaltung. Server: {...}
 		C! close
 		E: action=tempfail by=[canonical-host] host=legacy end=CD verified=true
 	`, brownOut)

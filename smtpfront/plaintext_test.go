@@ -73,9 +73,9 @@ func TestBrownOut(t *testing.T) {
 		C: HELO laptop.example
 		S: 250 proxy.test.example
 		C: AUTH PLAIN
-		S: 454 4.7.0 Passwort ist NICHT falsch. Verschluesselung fehlt: {...}
+		S: 454 4.7.0 Passwort ist NICHT falsch. Testabschaltung: SSL/TLS fehlt. {...}
 		C: MAIL FROM:<anna@test.example>
-		S: 450 4.7.0 Passwort ist NICHT falsch. Verschluesselung fehlt: {...}
+		S: 450 4.7.0 Passwort ist NICHT falsch. Testabschaltung: SSL/TLS fehlt. {...}
 		C! close
 		E: action=tempfail by=[encrypted] end=CD
 	`, brownOut)

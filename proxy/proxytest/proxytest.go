@@ -19,7 +19,7 @@
 //	B.  the backend says bytes        B!  next, close, tls: the next connection, an end, a TLS handshake
 //	C!  close, tls [name], old [name], wait TIME: an end, a TLS handshake, one by TLS 1.0, silence
 //	P!  shutdown, down, up: the proxy is ended, its backend is lost or back
-//	P!  hold ACTION, lift: policy is capped, or no longer
+//	P!  hold ACTION, lift, later TIME: policy is capped, or no longer; its clock goes ahead
 //	E:  fields of the event           #   a comment
 //
 // In "S:" and "B:" the text {...} stands for anything and {id} for a session
@@ -50,6 +50,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -76,6 +77,7 @@ type Rig struct {
 	t        testing.TB
 	backends chan net.Conn
 	events   chan *events.Session
+	ahead    atomic.Int64 // of the clock of policy
 
 	mu      sync.Mutex
 	refuses error // of the backend's dialer
@@ -262,7 +264,7 @@ func At(instant string) func(*Rig) {
 			r.t.Fatal(err)
 		}
 		began := time.Now()
-		r.Settings.Now = func() time.Time { return at.Add(time.Since(began)) }
+		r.Settings.Now = func() time.Time { return at.Add(time.Since(began) + time.Duration(r.ahead.Load())) }
 	}
 }
 
@@ -376,6 +378,14 @@ func (r *Rig) do(l line) {
 	r.t.Helper()
 	if name, ok := strings.CutPrefix(l.text, "hold "); ok {
 		r.Hold(action(r.t, name))
+		return
+	}
+	if name, ok := strings.CutPrefix(l.text, "later "); ok {
+		d, err := time.ParseDuration(name)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.ahead.Add(int64(d))
 		return
 	}
 	switch l.text {
