@@ -110,9 +110,10 @@ func fieldsWithout(t *testing.T, data []byte) (missing []string) {
 	return missing
 }
 
-// TestSchema validates with the committed schema: the examples, and some files that it must refuse.
-func TestSchema(t *testing.T) {
-	raw, err := os.ReadFile(schemaFile)
+// validator validates with a committed schema.
+func validator(t *testing.T, file string) func(data []byte) error {
+	t.Helper()
+	raw, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,25 +122,43 @@ func TestSchema(t *testing.T) {
 		t.Fatal(err)
 	}
 	compiler := jsonschema.NewCompiler()
-	if err := compiler.AddResource(schemaFile, document); err != nil {
+	if err := compiler.AddResource(file, document); err != nil {
 		t.Fatal(err)
 	}
-	compiled, err := compiler.Compile(schemaFile)
+	compiled, err := compiler.Compile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	validate := func(data []byte) error {
+	return func(data []byte) error {
 		var value any
 		if err := yaml.Load(data, &value); err != nil {
 			t.Fatal(err)
 		}
 		return compiled.Validate(value)
 	}
+}
+
+// refusesEdits replaces a text in a file that is right, each time by one that is wrong.
+func refusesEdits(t *testing.T, name string, data []byte, validate func([]byte) error, edits [][2]string) {
+	t.Helper()
+	for _, edit := range edits {
+		changed := strings.Replace(string(data), edit[0], edit[1], 1)
+		if changed == string(data) {
+			t.Errorf("%s: there is no %q", name, edit[0])
+		} else if validate([]byte(changed)) == nil {
+			t.Errorf("%s: accepted with %q", name, edit[1])
+		}
+	}
+}
+
+// TestSchema validates with the committed schema: the examples, and some files that it must refuse.
+func TestSchema(t *testing.T) {
+	validate := validator(t, schemaFile)
 	for name, data := range examples(t) {
 		if err := validate(data); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		for _, edit := range [][2]string{
+		refusesEdits(t, name, data, validate, [][2]string{
 			{"version: 1", "version: 2"},
 			{"version: 1", ""},
 			{"protocol: imap", "protocol: imaps"},
@@ -151,13 +170,6 @@ func TestSchema(t *testing.T) {
 			{"\nbackends:", "\nbackend:"},
 			{"submission: [smtp", "smtp: [smtp"},
 			{"- { address: ':143', ", "- { "},
-		} {
-			changed := strings.Replace(string(data), edit[0], edit[1], 1)
-			if changed == string(data) {
-				t.Errorf("%s: there is no %q", name, edit[0])
-			} else if validate([]byte(changed)) == nil {
-				t.Errorf("%s: accepted with %q", name, edit[1])
-			}
-		}
+		})
 	}
 }

@@ -3,11 +3,14 @@ package config
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"mailreeve/policy"
 )
 
 // basePolicy is a policy without problems.
@@ -42,12 +45,31 @@ func TestPolicyExamples(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	validate := validator(t, policySchemaFile)
 	for _, file := range append(deployed, planned...) {
 		t.Run(file, func(t *testing.T) {
 			p, err := LoadPolicy(file)
 			if err != nil {
 				t.Fatal(err)
 			}
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := validate(data); err != nil {
+				t.Error(err)
+			}
+			refusesEdits(t, file, data, validate, [][2]string{
+				{"version: 1", "version: 2"},
+				{"timezone:", "zone:"},
+				{"finding: ", "finding: not_"},
+				{"from: \"20", "from: \"the 20"},
+				{"do: observe", "do: observed"},
+				{"is: { ", "is: { color: red, "},
+				{"is: { ", "is: { sni: [x], "},
+				{"expect: pass,", ""},
+				{"scope: { brand: ", "scope: { brand: { not: [x] }, "},
+			})
 			began := p.Requirements[0].Stages[0].From.String()
 			now, err := time.Parse(time.DateOnly, began)
 			if err != nil {
@@ -95,12 +117,18 @@ func TestCheckPolicy(t *testing.T) {
 	})
 }
 
+// FuzzParsePolicy reads files of strangers; what is accepted must bear everything that is
+// done with it.
 func FuzzParsePolicy(f *testing.F) {
-	data, err := os.ReadFile(examplePolicy)
-	if err != nil {
-		f.Fatal(err)
+	for _, c := range []string{"policy-parse.txt", "policy-check.txt"} {
+		data, err := os.ReadFile(filepath.Join("testdata", c))
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, text := range split(data) {
+			f.Add([]byte(wholeOf(text.input, basePolicy)))
+		}
 	}
-	f.Add(data)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		p, err := ParsePolicy("p.yaml", data)
 		if err != nil {
@@ -110,6 +138,12 @@ func FuzzParsePolicy(f *testing.F) {
 			return
 		}
 		p.Rehearse(p.Compiled)
+		if text := p.Compiled.Explain(new(policy.Facts), time.Now()).String(); !strings.Contains(text, "Result: pass") {
+			t.Errorf("nothing is known, and yet: %s", text)
+		}
+		if err := p.Compiled.WriteICS(io.Discard, p.Compiled.Calendar(), time.Time{}); err != nil {
+			t.Error(err)
+		}
 	})
 }
 

@@ -69,15 +69,39 @@ func (c *compiler) strangeExceptions(p *Policy, now time.Time) {
 				"write "+now.Add(longestException).In(c.zone).Format(time.DateOnly)+" or earlier, and decide anew then")
 		}
 		severest := Pass
-		for _, id := range e.For {
-			for _, s := range p.rule(string(id)).Stages {
+		for j, id := range e.For {
+			r := p.rule(string(id))
+			for _, s := range r.Stages {
 				severest = max(severest, s.severest())
+			}
+			if fact, excludes := r.Scope.excludes(p.exception(string(e.ID)).Match); excludes {
+				c.warn(at("exceptions", i, at("for", j, "")), fmt.Sprintf("the scope of %s has no %s that match has, so it lowers nothing there", id, fact),
+					"look at match, or leave the requirement out")
 			}
 		}
 		if e.Cap >= severest {
 			c.warn(at("exceptions", i, "cap"), fmt.Sprintf("nothing that it is for is severer than %v, so it lowers nothing", e.Cap), "leave the exception out, or write a milder action")
 		}
 	}
+}
+
+// excludes reports whether no session matches both, and by which fact that is seen.
+func (m Matcher) excludes(other Matcher) (Fact, bool) {
+	for i := range m {
+		for j := range other {
+			a, b := &m[i], &other[j]
+			if a.Networks != nil || b.Networks != nil || a.Fact != b.Fact || a.Not && b.Not {
+				continue
+			}
+			if a.Not {
+				a, b = b, a
+			}
+			if !slices.ContainsFunc(a.Values, func(v string) bool { return b.has(v) != b.Not }) {
+				return a.Fact, true
+			}
+		}
+	}
+	return 0, false
 }
 
 // moot tells requirements that never decide anything.

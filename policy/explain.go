@@ -502,5 +502,8 @@ func (e *Reason) modified() string {
 
 // String names a stage.
 func (s *StageReason) String() string {
+	if s.From.IsZero() {
+		return fmt.Sprintf("%d of %d, %v, without a date", s.Number, s.Of, s.Do)
+	}
 	return fmt.Sprintf("%d of %d, %v from %s on", s.Number, s.Of, s.Do, day(s.From))
 }

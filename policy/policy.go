@@ -296,6 +296,15 @@ func (p *Policy) rule(id string) *rule {
 	return &p.rules[i]
 }
 
+// exception finds an exception by its id.
+func (p *Policy) exception(id string) *Exception {
+	i, found := slices.BinarySearchFunc(p.exceptions, id, func(e Exception, id string) int { return strings.Compare(e.ID, id) })
+	if !found {
+		return nil
+	}
+	return &p.exceptions[i]
+}
+
 // String identifies the policy: its name, an at sign and twelve digits of the
 // hash of its content.
 func (p *Policy) String() string { return p.name }
