@@ -44,7 +44,7 @@ names. The shortest useful file:
 Actions, mildest first: pass, observe, notify, warn, tempfail, deny, refuse.`,
 	}
 	group(c)
-	c.AddCommand(newPolicyCheck(), newPolicyTest(), newPolicyCalendar(), newPolicyExplain(),
+	c.AddCommand(newPolicyCheck(), newPolicyTest(), newPolicyCalendar(), newPolicyExplain(), newPolicyReplay(),
 		newPolicyHold(), newPolicyLift(), newPolicyShow(), newPolicySchema())
 	return c
 }
@@ -313,20 +313,37 @@ func newPolicySchema() *cobra.Command {
 func newPolicyExplain() *cobra.Command {
 	e := &explainer{}
 	c := &cobra.Command{
-		Use:   "explain --policy FILE --fact NAME=VALUE ...",
+		Use:   "explain [ID]",
 		Short: "Print the steps of a decision with their values",
 		Long: `Print what a policy says of a session, in the seven steps of the decision: scope,
 violation, stage, share with brownout and ratchet, exceptions, the most severe, hold.
 
-Facts that are not given are unknown, which is not false: the last lines say what
-they could still bring. Without --policy the built-in policy is asked.
+With an id, the session is looked for in the event log, of --events or else of the
+configuration, and explained with the facts that its event has, at its time. The id
+is in every refusal; it may be typed as it was heard.
+
+Without one, it is about the facts that are given. Those that are not are unknown,
+which is not false: the last lines say what they could still bring.
 
 Facts: brand, protocol, port, listener, entry, tls, cipher_class, sni, host, mechanism,
 user_form, account, domain, client, ledger, verified, ip.`,
-		Example: `  mailreeve policy explain --policy policy.yaml --at 2027-01-15 --fact tls=none --fact mechanism=CRAM-MD5`,
-		Args:    noArgs,
-		RunE:    func(c *cobra.Command, _ []string) error { return e.run(c.OutOrStdout()) },
+		Example: `  mailreeve policy explain 1PBQ7R2M4X9D -c /etc/mailreeve/mailreeve.yaml
+  mailreeve policy explain --policy policy.yaml --at 2027-01-15 --fact tls=none --fact mechanism=CRAM-MD5`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 0 && e.events == "":
+				return e.run(c.OutOrStdout())
+			case len(args) == 0:
+				return &hinted{err: errors.New("which session of the events?"), hint: "`mailreeve policy explain ID --events DIR`", usage: true}
+			case len(e.facts) > 0 || e.at != "":
+				return &hinted{err: errors.New("a session has its own facts and its own time"), hint: "leave out --fact and --at, or the id", usage: true}
+			}
+			return e.session(c.OutOrStdout(), strings.Join(args, ""))
+		},
 	}
+	c.Flags().StringVar(&e.events, "events", "", "`directory` of the event log, or one file of it")
+	c.Flags().StringVarP(&e.config, "config", "c", "", "configuration `file`, for its policy and events (default "+defaultConfig+", with an id)")
 	c.Flags().StringVar(&e.policy, "policy", "", "policy `file`; default: the built-in policy")
 	c.Flags().StringVar(&e.at, "at", "", "decide at this `time` instead of now")
 	c.Flags().StringArrayVar(&e.facts, "fact", nil, "a fact, as `name=value`; may be repeated")
@@ -336,9 +353,10 @@ user_form, account, domain, client, ledger, verified, ip.`,
 
 // explainer is the command explain with its flags.
 type explainer struct {
-	policy, at string
-	facts      []string
-	json       bool
+	policy, at     string
+	events, config string
+	facts          []string
+	json           bool
 }
 
 func (e *explainer) run(out io.Writer) error {

@@ -64,9 +64,12 @@ rehearsals, never for customers. The log says so every minute.`,
 	return c
 }
 
+// defaultConfig is where the configuration is looked for.
+const defaultConfig = "/etc/mailreeve/mailreeve.yaml"
+
 // configFlag gives a command its -c.
 func configFlag(c *cobra.Command, path *string) {
-	c.Flags().StringVarP(path, "config", "c", "/etc/mailreeve/mailreeve.yaml", "configuration `file`")
+	c.Flags().StringVarP(path, "config", "c", defaultConfig, "configuration `file`")
 }
 
 // daemonized is the running program: an engine, its logs and its configuration.
