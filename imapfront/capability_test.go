@@ -215,6 +215,7 @@ func TestCapabilitiesByPolicy(t *testing.T) {
 		s.play(t, `
 			S: * OK proxy.test.example ready.
 			C: a LOGIN anna Kanarienvogel7
+			S: * OK [ALERT] Passwort ist NICHT falsch. {...}
 			S: a NO [UNAVAILABLE] Passwort ist NICHT falsch. {...}
 			C! close
 			E: action=tempfail by=[encrypted] exposed=true

@@ -110,7 +110,7 @@ func checkHeard(t *testing.T, heard []string) {
 		}
 		unavailable = unavailable || m[2] == " [UNAVAILABLE]"
 		blameless := strings.Contains(m[3], "NICHT falsch")
-		if strings.HasSuffix(m[1], " NO") && blameless && (m[2] == "" || m[2] == " [AUTHENTICATIONFAILED]") {
+		if strings.HasSuffix(m[1], " NO") && blameless && (m[2] == "" && !strings.Contains(m[3], "Authentifizierung") || m[2] == " [AUTHENTICATIONFAILED]") {
 			t.Errorf("looks like a wrong password: %q", line)
 		}
 		if m[2] == " [AUTHENTICATIONFAILED]" && blameless {

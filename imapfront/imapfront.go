@@ -251,7 +251,8 @@ func (d *dialogue) unless(c *command, r proxy.Request, err error) (proxy.Request
 // codes are the answers to a login, by class of refusal (RFC 5530). A policy
 // refusal is UNAVAILABLE: among all codes it alone keeps Thunderbird, K-9,
 // Evolution and Geary from asking for another password. It bends the code's
-// meaning, a subsystem down, for people's sake.
+// meaning, a subsystem down, for people's sake. What becomes of each finding at
+// each action and moment is in testdata/answers.txt.
 var codes = map[proxy.Class]imap.ResponseCode{
 	proxy.PolicyDeny:    imap.ResponseCodeUnavailable,
 	proxy.PolicyTemp:    imap.ResponseCodeUnavailable,
@@ -259,6 +260,27 @@ var codes = map[proxy.Class]imap.ResponseCode{
 	proxy.BadCredential: imap.ResponseCodeAuthenticationFailed,
 	proxy.NoAccess:      imap.ResponseCodeContactAdmin,
 	proxy.Unavailable:   imap.ResponseCodeUnavailable,
+}
+
+// strict are the codes that a denial has by the letter, where they are preferred.
+var strict = map[policy.Finding]imap.ResponseCode{
+	policy.Plaintext: imap.ResponseCodePrivacyRequired, // RFC 5530: not permitted due to a lack of privacy
+	policy.TLSOld:    imap.ResponseCodePrivacyRequired,
+	policy.Mechanism: "", // RFC 9051 section 6.2.2: NO, unsupported mechanism
+}
+
+// code is the response code of a refusal, or "".
+func (d *dialogue) code(ref proxy.Refusal) imap.ResponseCode {
+	switch {
+	case ref.Class == proxy.NoAccess && slices.Contains(access, imap.ResponseCode(ref.Code)):
+		return imap.ResponseCode(ref.Code)
+	case ref.Class == proxy.PolicyDeny && d.advert.Strict:
+		if code, ok := strict[ref.Finding]; ok {
+			return code
+		}
+		return imap.ResponseCodeContactAdmin // RFC 5530: what is left
+	}
+	return codes[ref.Class]
 }
 
 // Refuse answers a login or a chosen mechanism.
@@ -269,22 +291,18 @@ func (d *dialogue) Refuse(r proxy.Request, ref proxy.Refusal) error {
 			return err
 		}
 	}
-	code := codes[ref.Class]
-	if ref.Class == proxy.NoAccess && slices.Contains(access, imap.ResponseCode(ref.Code)) {
-		code = imap.ResponseCode(ref.Code)
-	}
 	if ref.Challenge != nil {
 		if _, err := d.wire.Challenge(mark, ref.Challenge, d.limits); err != nil {
 			return err
 		}
 	}
 	answer := r.Token + " NO "
-	if (!d.advert.Secure || d.advert.Refusal != nil) && ref.Class == proxy.PolicyDeny {
+	if (!d.advert.Secure || d.advert.Refusal != nil) && (ref.Class == proxy.PolicyDeny || ref.Class == proxy.PolicyTemp) {
 		// Programs that ignore the code show an alert. It comes first:
 		// Thunderbird forgets UNAVAILABLE when an alert follows it.
 		answer = d.alert(ref.Text) + answer
 	}
-	if code != "" {
+	if code := d.code(ref); code != "" {
 		answer += "[" + string(code) + "] "
 	}
 	return d.wire.Say(answer + ref.Text + "\r\n")

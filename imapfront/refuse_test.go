@@ -246,7 +246,7 @@ func TestAnswers(t *testing.T) {
 			if strings.Contains(got, "AUTHENTICATIONFAILED") != (class == proxy.BadCredential) {
 				t.Errorf("class %d, TLS %v: %q", class, secure, got)
 			}
-			if strings.Contains(got, "ALERT") != (class == proxy.PolicyDeny && !secure) {
+			if strings.Contains(got, "ALERT") != ((class == proxy.PolicyDeny || class == proxy.PolicyTemp) && !secure) {
 				t.Errorf("class %d, TLS %v: %q", class, secure, got)
 			}
 		}

@@ -224,6 +224,8 @@ type Advert struct {
 	// Quiet is set where a client from the same place was Warned lately and went
 	// on to STARTTLS: it is not warned again of what it does not do.
 	Quiet bool
+	// Strict is set where a refusal shall bear the RFCs' own codes (Brand.StrictCodes).
+	Strict bool
 }
 
 // Class says what kind of refusal it is. Each front has one table, codes, that

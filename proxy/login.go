@@ -124,7 +124,7 @@ func (s *session) bears(mech string) bool {
 // a way in.
 func (s *session) advert() Advert {
 	s.ponder()
-	a := Advert{Hostname: s.settings.Hostname, Secure: s.tls != nil, Extensions: s.offer.Extensions, Password: true}
+	a := Advert{Hostname: s.settings.Hostname, Secure: s.tls != nil, Extensions: s.offer.Extensions, Password: true, Strict: s.brand.StrictCodes}
 	mildest := s.could("")
 	if mildest.Action.Refuses() && s.tells(mildest) {
 		ref := s.policyRefusal(mildest)
