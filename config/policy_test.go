@@ -117,6 +117,24 @@ func TestCheckPolicy(t *testing.T) {
 	})
 }
 
+func TestRehearsePolicy(t *testing.T) {
+	cases(t, "policy-test.txt", func(t *testing.T, input string) string {
+		p, err := ParsePolicy("p.yaml", []byte(wholeOf(input, basePolicy)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b strings.Builder
+		r := p.Rehearse(p.Compiled)
+		for _, f := range r.Failed {
+			fmt.Fprintf(&b, "%s: %s\n", f.Key, f)
+		}
+		for _, u := range r.Unreached {
+			fmt.Fprintf(&b, "not reached: %s\n", u)
+		}
+		return b.String()
+	})
+}
+
 // FuzzParsePolicy reads files of strangers; what is accepted must bear everything that is
 // done with it.
 func FuzzParsePolicy(f *testing.F) {

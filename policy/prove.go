@@ -28,11 +28,11 @@ type prover struct {
 	policy  *Policy
 	left    int // steps
 	classes map[classOf]string
-	drawn   map[string][]string
+	draws   map[string][]string
 }
 
 func newProver(p *Policy) *prover {
-	return &prover{policy: p, left: mostSteps, classes: map[classOf]string{}, drawn: map[string][]string{}}
+	return &prover{policy: p, left: mostSteps, classes: map[classOf]string{}, draws: map[string][]string{}}
 }
 
 // counter is a session for which a statement does not hold.
@@ -153,9 +153,8 @@ func (p *Policy) edges(from, until time.Time) (all []time.Time) {
 	return all
 }
 
-// open says whose windows are open: two bits for each requirement, folded into
-// one number; what falls together there is tried once too little only where more
-// than thirty requirements have brownouts.
+// open says whose windows are open, a bit for each brownout that is in force. Where
+// there are more than sixty at a time, the last share one.
 func (p *Policy) open(now time.Time) (open uint64) {
 	bit := 0
 	for i := range p.rules {
@@ -605,7 +604,7 @@ func (s *search) draw(rules []*rule) {
 		return
 	}
 	key := fmt.Sprint(parts)
-	if s.drawn = s.prover.drawn[key]; s.drawn != nil {
+	if s.drawn = s.draws[key]; s.drawn != nil {
 		return
 	}
 	seen := map[string]bool{}
@@ -620,5 +619,5 @@ func (s *search) draw(rules []*rule) {
 			s.drawn = append(s.drawn, account)
 		}
 	}
-	s.prover.drawn[key] = s.drawn
+	s.draws[key] = s.drawn
 }
