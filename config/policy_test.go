@@ -2,10 +2,12 @@ package config
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -115,6 +117,38 @@ func TestCheckPolicy(t *testing.T) {
 		}
 		return ""
 	})
+}
+
+// TestExplanationAsJSON holds what programs read of an explanation.
+func TestExplanationAsJSON(t *testing.T) {
+	p, err := LoadPolicy(examplePolicy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := new(policy.Facts)
+	for name, value := range map[string]string{"brand": "dated-switch-off", "tls": "none", "mechanism": "CRAM-MD5"} {
+		if err := f.Learn(name, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := time.Date(2024, 9, 20, 0, 0, 0, 0, p.Zone)
+	data, err := json.Marshal(p.Compiled.Explain(f, at))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		Action, Mildest, Severest string
+		By, Unknown               []string
+		At                        time.Time
+	}
+	if err := json.Unmarshal(data, &got); err != nil {
+		t.Fatal(err)
+	}
+	// The mechanism is denied to everybody, whoever has an exception for encryption.
+	if got.Action != "deny" || got.Mildest != "deny" || got.Severest != "deny" || !got.At.Equal(at) ||
+		!slices.Equal(got.By, []string{"encrypted", "password-only"}) || !slices.Equal(got.Unknown, []string{"account", "ip"}) {
+		t.Errorf("got %s", data)
+	}
 }
 
 func TestRehearsePolicy(t *testing.T) {
