@@ -186,7 +186,9 @@ func (d *dialogue) Credential() (proxy.Request, error) {
 }
 
 // codes are the answers to a login, by class of refusal (RFC 2449, RFC 3206).
-// AUTH says that the credential is wrong and is kept for just that.
+// AUTH says that the credential is wrong and is kept for just that, though RFC
+// 3206 section 4 has it for "in violation of policy" too. What becomes of each
+// finding at each action and moment is in testdata/answers.txt.
 var codes = map[proxy.Class]string{
 	proxy.PolicyDeny:    "[SYS/PERM] ",
 	proxy.PolicyTemp:    "[SYS/TEMP] ",
@@ -203,8 +205,11 @@ var codes = map[proxy.Class]string{
 func (d *dialogue) Refuse(r proxy.Request, ref proxy.Refusal) error {
 	d.pending, d.user = nil, ""
 	code := codes[ref.Class]
-	if ref.Class == proxy.NoAccess && ref.Code != "" {
+	switch {
+	case ref.Class == proxy.NoAccess && ref.Code != "":
 		code = "[" + ref.Code + "] "
+	case ref.Class == proxy.PolicyDeny && ref.Finding == policy.Mechanism && d.advert.Strict:
+		code = codes[proxy.BadMech] // RFC 5034 section 4: not supported
 	}
 	if ref.Challenge != nil {
 		if _, err := d.wire.Challenge(mark, ref.Challenge, d.limits); err != nil {

@@ -28,6 +28,7 @@ import (
 
 	"github.com/emersion/go-smtp"
 
+	"mailreeve/policy"
 	"mailreeve/proxy"
 )
 
@@ -234,6 +235,7 @@ func (d *dialogue) Credential() (proxy.Request, error) {
 
 // codes are the answers, by class of refusal (RFC 4954 section 6, RFC 5321
 // section 4.2.3). 535 says that the credential is wrong and is kept for just that.
+// What becomes of each finding at each action and moment is in testdata/answers.txt.
 var codes = map[proxy.Class]smtp.SMTPError{
 	proxy.PolicyDeny:    {Code: 530, EnhancedCode: smtp.EnhancedCode{5, 7, 0}},
 	proxy.PolicyTemp:    {Code: 454, EnhancedCode: smtp.EnhancedCode{4, 7, 0}},
@@ -268,12 +270,16 @@ func (d *dialogue) Refuse(r proxy.Request, ref proxy.Refusal) error {
 
 // answer is the reply to a request. A policy refusal reads differently where it
 // comes: at MAIL, where programs show it, 450 and 550; at AUTH over TLS that is
-// good it can only be about the mechanism (534, RFC 4954 section 6).
+// good it can only be about the mechanism (534, RFC 4954 section 6). By the letter
+// a mechanism that wants encryption is 538 5.7.11 (RFC 5248); programs and manuals
+// know 530.
 func (d *dialogue) answer(atMail bool, ref proxy.Refusal) string {
 	a := codes[ref.Class]
 	switch {
 	case ref.Class == proxy.PolicyTemp && atMail:
 		a = smtp.SMTPError{Code: 450, EnhancedCode: smtp.EnhancedCode{4, 7, 0}}
+	case ref.Class == proxy.PolicyDeny && !atMail && d.advert.Strict && (ref.Finding == policy.Plaintext || ref.Finding == policy.TLSOld):
+		a = smtp.SMTPError{Code: 538, EnhancedCode: smtp.EnhancedCode{5, 7, 11}}
 	case ref.Class == proxy.PolicyDeny && !atMail && d.advert.Secure && d.advert.Refusal == nil:
 		a = smtp.SMTPError{Code: 534, EnhancedCode: smtp.EnhancedCode{5, 7, 9}}
 	}
