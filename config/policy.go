@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 	_ "time/tzdata" // a container has no time zones, and a policy's dates hang on one
@@ -68,6 +70,64 @@ func (p *Policy) Check(now time.Time) Problems {
 // Problem is one of a value of the file, by its key, in its place.
 func (p *Policy) Problem(severity Severity, key, message, cure string) Problem {
 	return p.source.Problem(severity, key, message, cure)
+}
+
+// CheckNames holds the brands, listeners and ports that the policy names against those of a
+// configuration. A scope with a slip of the pen would speak of nobody, without a word.
+func (p *Policy) CheckNames(c *Config) Problems {
+	known := map[policy.FactName][]string{}
+	add := func(fact policy.FactName, name string) {
+		if !slices.Contains(known[fact], name) {
+			known[fact] = append(known[fact], name)
+		}
+	}
+	for _, b := range c.Brands {
+		add("brand", string(b.Name))
+	}
+	for _, l := range c.Listeners {
+		add("listener", string(l.Name))
+		add("port", strconv.Itoa(l.Address.Port))
+	}
+	var problems Problems
+	look := func(key string, fact policy.FactName, word policy.Word) {
+		names := known[fact]
+		if names == nil || slices.Contains(names, string(word)) {
+			return
+		}
+		if _, set := p.Sets[policy.ID(word)]; !set {
+			problems = append(problems, p.source.Problem(Warning, key,
+				fmt.Sprintf("no %s of the configuration is %s", fact, quote(string(word))), suggest(string(word), names)))
+		}
+	}
+	match := func(key string, m policy.FileMatch) {
+		for fact, choice := range m {
+			for i, word := range choice.In {
+				look(element(child(key, string(fact)), i), fact, word)
+			}
+			for i, word := range choice.NotIn {
+				look(element(child(child(key, string(fact)), "not_in"), i), fact, word)
+			}
+		}
+	}
+	for i, r := range p.Requirements {
+		match(child(element("requirements", i), "scope"), r.Scope)
+		match(child(element("requirements", i), "require"), r.Require)
+	}
+	for i, e := range p.Exceptions {
+		match(child(element("exceptions", i), "match"), e.Match)
+	}
+	for i, s := range p.Always {
+		match(child(element("always", i), "match"), s.Match)
+	}
+	for i, s := range p.Never {
+		match(child(element("never", i), "match"), s.Match)
+	}
+	for i, t := range p.Tests {
+		for fact, word := range t.Is {
+			look(child(child(element("tests", i), "is"), string(fact)), fact, word)
+		}
+	}
+	return problems.sorted()
 }
 
 // zoneOf finds a time zone. That of the machine is none: a file means the same everywhere.

@@ -119,6 +119,44 @@ func TestCheckPolicy(t *testing.T) {
 	})
 }
 
+func TestCheckPolicyNames(t *testing.T) {
+	c, err := Parse("m.yaml", []byte(whole("")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := ParsePolicy("p.yaml", []byte(`version: 1
+timezone: Europe/Berlin
+sets: { old: [143] }
+requirements:
+  - id: encrypted
+    finding: plaintext
+    scope: { brand: [exmaple, example], port: { not_in: [993, 995] } }
+    require: { tls: ">=1.2" }
+    stages: [{ from: 2026-01-01, do: deny }]
+  - { id: ports, finding: plaintext, require: { port: { not_in: old }, listener: imap-993 }, stages: [{ from: 2026-01-01, do: deny }] }
+exceptions:
+  - { id: a, for: [encrypted], match: { listener: imap-992 }, cap: notify, until: 2026-03-31, reason: r, owner: o }
+never:
+  - { match: { brand: other }, do: deny }
+always:
+  - { match: { brand: other }, do: deny }
+tests:
+  - { at: 2026-01-01, is: { brand: exampel, port: 993 }, expect: pass }
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `p.yaml:7:22: warning: requirements[0].scope.brand[0]: no brand of the configuration is "exmaple"; did you mean example? known here: example
+p.yaml:7:63: warning: requirements[0].scope.port.not_in[1]: no port of the configuration is "995"; did you mean 993? known here: 993
+p.yaml:12:51: warning: exceptions[0].match.listener[0]: no listener of the configuration is "imap-992"; did you mean imap-993? known here: imap-993
+p.yaml:14:23: warning: never[0].match.brand[0]: no brand of the configuration is "other"; known here: example
+p.yaml:16:23: warning: always[0].match.brand[0]: no brand of the configuration is "other"; known here: example
+p.yaml:18:36: warning: tests[0].is.brand: no brand of the configuration is "exampel"; did you mean example? known here: example`
+	if got := p.CheckNames(c).Error(); got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
 // TestExplanationAsJSON holds what programs read of an explanation.
 func TestExplanationAsJSON(t *testing.T) {
 	p, err := LoadPolicy(examplePolicy)

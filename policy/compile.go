@@ -139,6 +139,10 @@ func (c *compiler) stage(key string, stages []FileStage, j int, asksMechanism bo
 			c.fail(key+".share", fmt.Sprintf("%v are fewer than the %v before it", *f.Share, *before.Share),
 				"accounts would be let off; write lower: true beside it if that is meant")
 		}
+		if r := before.Ratchet; r != nil && f.Do < r.Do && (f.Ratchet == nil || f.Ratchet.Do < r.Do) && !f.Lower {
+			c.fail(key+".do", fmt.Sprintf("accounts that the ratchet of stages[%d] holds at %v would fall back", j-1, r.Do),
+				"carry the ratchet on, or write lower: true beside it if that is meant")
+		}
 	}
 	if f.Share != nil {
 		s.Share = *f.Share

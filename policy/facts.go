@@ -152,7 +152,7 @@ func (t *Term) match(f *Facts) truth {
 		if !f.IP.IsValid() {
 			return unknown
 		}
-		ip := f.IP.Unmap()
+		ip := f.IP.Unmap().WithZone("")
 		for _, n := range t.Networks {
 			in = in || n.Contains(ip)
 		}
