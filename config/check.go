@@ -25,6 +25,7 @@ func (c *Config) Check(at time.Time) Problems {
 	}
 	k.brands()
 	k.hosts()
+	k.accounts()
 	k.listeners()
 	k.addresses()
 	k.routes()

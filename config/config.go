@@ -86,6 +86,13 @@ type Brand struct {
 	LegacyFile         string             `yaml:"legacy_file" off:"names.txt" doc:"File with more old host names, one whole name in each line, for thousands of them. Empty lines and what follows a # are left out. A change is seen within half a minute."`
 	LegacyCertificates LegacyCertificates `yaml:"legacy_certificates" default:"canonical" doc:"What a client gets that sends an old host name for which there is no file. canonical: the certificate of the canonical name, which says that the name is wrong; own: a certificate for the old name, by ACME, so that the refusal can be read. Names that only fit a pattern need certificates.acme.lookup for this."`
 
+	DefaultDomain Host      `yaml:"default_domain" off:"example.org" doc:"Mail domain of customers who log in with a bare name, so that a person is one account in policy, exceptions and events, however the name is typed. Default: none, and a bare name is an account of its own."`
+	Aliases       string    `yaml:"aliases" off:"aliases.txt" doc:"File of further names of accounts: an alias and an account in each line. Empty lines and what follows a # are left out. A change is seen within half a minute."`
+	LoginName     LoginName `yaml:"login_name" default:"as_typed" doc:"The name that the backend is told: as the customer typed it; bare, which leaves default_domain out and no other domain; or the whole address."`
+
+	StrictCodes bool                        `yaml:"strict_codes" default:"false" doc:"Refusals bear the codes that the RFCs have for them, like [PRIVACYREQUIRED], where the default prefers those that programs show people."`
+	Texts       map[TextFor]map[TextAt]Text `yaml:"texts" off:"{ plaintext: { warn: 'Nur noch mit SSL/TLS[ ab {date}]: {host}, Port {port}.[ {help}]' } }" doc:"Sentences of your own, in the language of the brand and in ASCII, by finding and action; the others are those of the program. {host}, {port}, {help}, {date}, {until}, {word} and {others} are replaced; what stands in square brackets is left out where a placeholder in it has no value."`
+
 	Ports    map[Protocol]Port     `yaml:"ports" off:"{ imap: 993, pop3: 995, submission: 465 }" doc:"Ports of implicit TLS that refusals name. Default: 993, 995 and 465."`
 	Backends map[Protocol]*Backend `yaml:"backends" off:"{ imap: { addresses: ['10.0.1.5:143'], tls: off } }" doc:"Backends of this brand alone, in the form of the backends below; a protocol that is left out here is taken from there."`
 }
@@ -264,7 +271,7 @@ func (c *Config) complete(dir string) {
 		paths = append(paths, &c.Certificates.Files[i].Cert, &c.Certificates.Files[i].Key)
 	}
 	for i := range c.Brands {
-		paths = append(paths, &c.Brands[i].LegacyFile)
+		paths = append(paths, &c.Brands[i].LegacyFile, &c.Brands[i].Aliases)
 	}
 	if acme := c.Certificates.ACME; acme != nil {
 		paths = append(paths, &acme.CA)
@@ -286,6 +293,14 @@ func (c *Config) complete(dir string) {
 	if c.Hold == "" && c.State != "" {
 		c.Hold = filepath.Join(c.State, "hold.json")
 	}
+}
+
+// Problem is one of a value of the file, by its key, in its place.
+func (c *Config) Problem(severity Severity, key, message, cure string) Problem {
+	if c.source == nil { // made by a program, not read from a file
+		return (&Source{}).Problem(severity, key, message, cure)
+	}
+	return c.source.Problem(severity, key, message, cure)
 }
 
 // placedBackend is a backend with its protocol and the key where it stands.

@@ -209,6 +209,7 @@ func fixtures(t *testing.T, dir string) {
 		{"broken.yaml", strings.Replace(strings.Join(basePolicy, ""), "notify", "notfy", 1), 0o644},
 		{"untrue.yaml", strings.Join(basePolicy, "") + "never: [{ match: { protocol: imap }, do: deny }]\n", 0o644},
 		{"strict.yaml", "version: 1\ntimezone: UTC\nrequirements: [{ id: modern, finding: tls_old, require: { tls: '>=1.2' }, stages: [{ from: 2020-01-01, do: refuse }] }]\ntests: [{ at: 2020-01-01, is: { tls: '1.1' }, expect: refuse }]\n", 0o644},
+		{"aliases.txt", "anna@x.example anna\none two three\nanna@x.example bert\n@x y\n", 0o644},
 		{"names.txt", "# from the customer database\nimap.kunde.example\n  Pop.Kunde.Example.\t# moved\r\n\nimap.kunde.example\n", 0o644},
 		{"wrong.txt", "imap.kunde.example\nimap.*\n \tb\u00fccher.example # no\na.example b.example\n192.0.2.1\nIMAP.example.org\nold.example.net", 0o644},
 		{"log.txt", strings.Repeat("nothing that is a name\n", 1000), 0o644},
@@ -239,7 +240,7 @@ func TestDefaults(t *testing.T) {
 		Version:  1,
 		Hostname: c.Hostname,
 		Brands: []Brand{{Name: "example", Language: German, Help: "https://help.example.org",
-			Hosts: map[Protocol][]Host{IMAP: {"imap.example.org"}}, LegacyCertificates: LegacyCanonical}},
+			Hosts: map[Protocol][]Host{IMAP: {"imap.example.org"}}, LegacyCertificates: LegacyCanonical, LoginName: LoginAsTyped}},
 		Listeners: []Listener{{Name: "imap-993", Address: Address{Port: 993}, Protocol: IMAP, TLS: Implicit, Brand: "example"}},
 		Certificates: Certificates{Unknown: UnknownCanonical, Files: []CertificateFiles{
 			{Cert: filepath.Join(dir, "mail.pem"), Key: filepath.Join(dir, "mail.key")}}},

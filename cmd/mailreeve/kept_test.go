@@ -244,7 +244,7 @@ func TestListsAreWatched(t *testing.T) {
 	r.rereadLists()
 	r.log.await(t, `names.txt:3:1: warning: "no name`)
 	r.log.await(t, `names.txt:4:1: warning: "imap.example.org. is a canonical name`)
-	r.log.await(t, `the new list of old names is in force.*"names": 3`)
+	r.log.await(t, `the new list of names is in force.*"names": 3`)
 	if fallback("pop.kunde.example") != 1 {
 		t.Error("the new name is not known")
 	}
@@ -256,12 +256,12 @@ func TestListsAreWatched(t *testing.T) {
 	steps(false, true, false)
 	r.log.forget()
 	r.rereadLists()
-	r.log.await(t, "the new list of old names is not in force; the old one still is.*no such file")
+	r.log.await(t, "the new list of names is not in force; the old one still is.*no such file")
 	steps(false)
 	r.write("names.txt", "imap.kunde.example\n")
 	steps(false, true)
 	r.rereadLists()
-	r.log.await(t, `the new list of old names is in force.*"names": 1`)
+	r.log.await(t, `the new list of names is in force.*"names": 1`)
 	r.drain(make(chan os.Signal))
 }
 

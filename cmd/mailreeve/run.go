@@ -31,7 +31,7 @@ func newRun() *cobra.Command {
 SIGHUP reads the file and the certificates anew: sessions go on, and a file with
 an error leaves the old configuration in force and says so. Only events, log.format
 and the session tickets in state wait for the next start. It opens the event log
-anew too, for logrotate. Certificates and lists of old names that change by
+anew too, for logrotate. Certificates and lists of names that change by
 themselves are seen within half a minute, without a signal.
 
 With certificates.acme it orders and renews certificates, and keeps them in state;
@@ -170,7 +170,7 @@ func (d *daemonized) close() {
 }
 
 // serve does what signals say until one of them ends it, and looks after the
-// lists of old names meanwhile.
+// lists of names meanwhile.
 func (d *daemonized) serve(signals <-chan os.Signal) {
 	look, second := time.NewTicker(lookEvery), time.NewTicker(time.Second)
 	defer look.Stop()
@@ -285,10 +285,10 @@ func (d *daemonized) sayWrong(err error) {
 	d.log.Error("the new configuration is not in force; the old one still is", fields...)
 }
 
-// lookEvery is how often the lists of old names are looked at, as certificate files are.
+// lookEvery is how often the lists of names are looked at, as certificate files are.
 const lookEvery = 10 * time.Second
 
-// lists knows the files of old names by size and time of change. A list that has
+// lists knows the files of names by size and time of change. A list that has
 // changed is read when it was the same twice, for it may be in the writing.
 type lists struct {
 	inForce, last map[string]stamp
@@ -300,12 +300,14 @@ type stamp struct {
 	time time.Time
 }
 
-// look looks at the files of old names. One that is not there has no stamp.
+// look looks at the files of old names and aliases. One that is not there has no stamp.
 func look(c *config.Config) map[string]stamp {
 	now := map[string]stamp{}
 	for _, b := range c.Brands {
-		if info, err := os.Stat(b.LegacyFile); b.LegacyFile != "" && err == nil {
-			now[b.LegacyFile] = stamp{info.Size(), info.ModTime()}
+		for _, file := range []string{b.LegacyFile, b.Aliases} {
+			if info, err := os.Stat(file); file != "" && err == nil {
+				now[file] = stamp{info.Size(), info.ModTime()}
+			}
 		}
 	}
 	return now
@@ -323,7 +325,7 @@ func (l *lists) changed(c *config.Config) bool {
 	return true
 }
 
-// rereadLists puts changed lists of old names in force, and nothing else of the
+// rereadLists puts changed lists of names in force, and nothing else of the
 // configuration, whatever its file says by now.
 func (d *daemonized) rereadLists() {
 	for _, p := range forgiven(d.config, d.config.Check(time.Time{})) {
@@ -335,14 +337,14 @@ func (d *daemonized) rereadLists() {
 	s, err := d.apply(d.config)
 	d.lists = seen
 	if err != nil {
-		d.log.Error("the new list of old names is not in force; the old one still is", zap.Error(err))
+		d.log.Error("the new list of names is not in force; the old one still is", zap.Error(err))
 		return
 	}
 	names := 0
 	for _, b := range s.Brands {
 		names += len(b.Legacy)
 	}
-	d.log.Info("the new list of old names is in force", zap.Int("names", names))
+	d.log.Info("the new list of names is in force", zap.Int("names", names))
 }
 
 // drain ends the engine; one more signal cuts what is left.

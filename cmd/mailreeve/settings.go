@@ -48,6 +48,7 @@ func load(path string, how strictness) (*config.Config, config.Problems, error) 
 	if how == lenient {
 		problems = forgiven(c, problems)
 	}
+	problems = append(problems, wordProblems(c)...)
 	if problems.Err() != nil {
 		return c, problems, problems // the warnings too: they may tell the cause
 	}
@@ -61,7 +62,9 @@ func forgiven(c *config.Config, problems config.Problems) config.Problems {
 		if c.Policy != "" && p.File == c.Policy {
 			continue // a policy is not right for half
 		}
-		inList := slices.ContainsFunc(c.Brands, func(b config.Brand) bool { return b.LegacyFile != "" && p.File == b.LegacyFile })
+		inList := slices.ContainsFunc(c.Brands, func(b config.Brand) bool {
+			return p.File != "" && (p.File == b.LegacyFile || p.File == b.Aliases)
+		})
 		if inList || !slices.Contains(undated, p) {
 			problems[i].Severity = config.Warning
 		}
@@ -246,6 +249,56 @@ func authorities(file string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
+// words are what a brand's sentences are made of.
+func words(b *config.Brand) *proxy.Brand {
+	p := &proxy.Brand{
+		Name: string(b.Name), Language: proxy.Language(b.Language), Help: string(b.Help), StrictCodes: b.StrictCodes,
+		Hosts: map[string][]string{}, Ports: map[string]int{},
+	}
+	for protocol, front := range fronts {
+		for _, host := range b.Hosts[protocol] {
+			p.Hosts[front.Name] = append(p.Hosts[front.Name], string(host))
+		}
+		if port, ok := b.Ports[protocol]; ok {
+			p.Ports[front.Name] = int(port)
+		}
+	}
+	for about, texts := range b.Texts {
+		if p.Texts == nil {
+			p.Texts = map[policy.Finding]map[policy.Action]string{}
+		}
+		own := map[policy.Action]string{}
+		for at, text := range texts {
+			var action policy.Action
+			if action.UnmarshalText([]byte(at)) == nil { // the decoder has no others
+				own[action] = string(text)
+			}
+		}
+		p.Texts[policy.Finding(about)] = own
+	}
+	return p
+}
+
+// wordProblems tells sentences of brands that cannot be said. What the program
+// itself would say of a long host name is a warning only: it is cut.
+func wordProblems(c *config.Config) (problems config.Problems) {
+	for i := range c.Brands {
+		b := words(&c.Brands[i])
+		for _, p := range b.CheckTexts() {
+			severity, key := config.Warning, fmt.Sprintf("brands[%d].hosts", i)
+			if b.Texts[p.Finding][p.Action] != "" || b.Texts[p.Finding] != nil && p.Front == "" {
+				severity, key = config.Error, fmt.Sprintf("brands[%d].texts.%s.%v", i, p.Finding, p.Action)
+			}
+			message := fmt.Sprintf("%s at %v: %s", p.Finding, p.Action, p.Problem)
+			if p.Front != "" {
+				message = p.Front + ", " + message
+			}
+			problems = append(problems, c.Problem(severity, key, message, ""))
+		}
+	}
+	return problems
+}
+
 // backends makes each backend once: brands may share one, and what it has
 // learnt. One with a master is shared only where they also share the backend
 // that checks the customer's credential: each brand's passwords are its own.
@@ -255,9 +308,14 @@ type backends struct {
 }
 
 func (m *backends) brand(b *config.Brand) (*proxy.Brand, error) {
-	p := &proxy.Brand{
-		Name: string(b.Name), Language: proxy.Language(b.Language), Help: string(b.Help),
-		Hosts: map[string][]string{}, Ports: map[string]int{}, Backends: map[string]*proxy.Backend{},
+	p := words(b)
+	p.Backends = map[string]*proxy.Backend{}
+	names, _, err := b.Names() // the check has told what is wrong in it
+	if err != nil {
+		return nil, fmt.Errorf("reading the aliases of brand %s: %w", b.Name, err)
+	}
+	if names != nil {
+		p.Account = names.Resolve
 	}
 	for _, pattern := range b.Legacy {
 		p.Legacy = append(p.Legacy, string(pattern))
@@ -270,12 +328,6 @@ func (m *backends) brand(b *config.Brand) (*proxy.Brand, error) {
 		p.Legacy = append(p.Legacy, string(name))
 	}
 	for protocol, front := range fronts {
-		for _, host := range b.Hosts[protocol] {
-			p.Hosts[front.Name] = append(p.Hosts[front.Name], string(host))
-		}
-		if port, ok := b.Ports[protocol]; ok {
-			p.Ports[front.Name] = int(port)
-		}
 		if m.config.Backend(b, protocol) == nil {
 			continue
 		}

@@ -37,6 +37,11 @@ brands:
     legacy: [old.example.org, '*.older.example.org', 'imap.*']
     legacy_file: names.txt
     legacy_certificates: own
+    default_domain: example.org
+    aliases: aliases.txt
+    login_name: bare
+    strict_codes: true
+    texts: { plaintext: { warn: 'Nur noch mit SSL/TLS[ ab {date}]: {host}, Port {port}.[ {help}]' } }
     page: 'Neu!'
     ports: { imap: 1993, pop3: 1995 }
   - name: second
@@ -132,6 +137,7 @@ func files(t *testing.T) (dir string, ca *certs.Authority) {
 		os.WriteFile(filepath.Join(dir, "master.secret"), []byte("open sesame\n"), 0o600),
 		os.WriteFile(filepath.Join(dir, "eab.key"), []byte("c2VjcmV0\n"), 0o600),
 		os.WriteFile(filepath.Join(dir, "staged.yaml"), []byte(stagedPolicy), 0o600),
+		os.WriteFile(filepath.Join(dir, "aliases.txt"), []byte("info anna\n"), 0o600),
 		os.WriteFile(filepath.Join(dir, "names.txt"), []byte("imap.kunde.example\n"), 0o600),
 		os.Mkdir(filepath.Join(dir, "certs"), 0o700),
 	} {
@@ -198,6 +204,12 @@ func TestSettings(t *testing.T) {
 		"brands.legacy":   {first.Legacy, []string{"old.example.org", "*.older.example.org", "imap.*", "imap.kunde.example"}},
 		"brands.ports":    {first.Ports, map[string]int{"imap": 1993, "pop3": 1995}},
 		"brands.backends": {second.Backends["imap"].Addresses, []string{"10.0.1.5:143"}, second.Backends["pop3"], pop3},
+
+		"brands.default_domain": {resolvedName(first, "anna"), "anna@example.org anna"},
+		"brands.aliases":        {resolvedName(first, "info"), "anna@example.org anna", second.Account == nil, true},
+		"brands.login_name":     {resolvedName(first, "anna@example.org"), "anna@example.org anna"},
+		"brands.strict_codes":   {first.StrictCodes, true, second.StrictCodes, false},
+		"brands.texts":          {first.Texts[policy.Plaintext][policy.Warn], "Nur noch mit SSL/TLS[ ab {date}]: {host}, Port {port}.[ {help}]", len(second.Texts), 0},
 
 		"brands.legacy_file":         {first.Legacy[3], "imap.kunde.example"},
 		"brands.legacy_certificates": elsewhere, // see TestChoice
@@ -292,6 +304,12 @@ func TestSettings(t *testing.T) {
 	for key := range listed {
 		t.Errorf("there is no key %s", key)
 	}
+}
+
+// resolvedName is what a brand makes of a name.
+func resolvedName(b *proxy.Brand, typed string) string {
+	account, send := b.Account(typed)
+	return account + " " + send
 }
 
 // walk calls each for every key of the configuration. Backends of a brand are
