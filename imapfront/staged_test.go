@@ -1,11 +1,13 @@
 package imapfront
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	"mailreeve/policy"
+	"mailreeve/proxy"
 	"mailreeve/proxy/proxytest"
 )
 
@@ -242,5 +244,89 @@ func TestTrialOutage(t *testing.T) {
 	`)
 	setup{listener: "starttls", change: all(brownout, proxytest.At("2024-09-10T12:00:00+02:00"))}.play(t, inClear+in+`
 		E: action=notify told=
+	`)
+}
+
+// TestExceptedNetwork: a way in is shown where some account has one, and nowhere else.
+func TestExceptedNetwork(t *testing.T) {
+	excepted := proxytest.Under([]policy.Requirement{proxytest.Encrypted(policy.Stage{Do: policy.Deny})},
+		policy.Exception{ID: "ex-17", For: []string{"encrypted"}, Cap: policy.Notify, Until: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
+			Match: policy.Matcher{{Fact: policy.Account, Values: []string{"anna"}}, {Networks: []netip.Prefix{netip.MustParsePrefix("198.51.100.0/28")}}}})
+	setup{listener: "starttls", change: all(excepted, func(r *proxytest.Rig) { r.Client = "198.51.100.7:40000" })}.play(t, inClear+in+`
+		E: action=notify exception=ex-17 ip=198.51.100.7
+	`)
+	setup{listener: "starttls", change: all(excepted, func(r *proxytest.Rig) { r.Client = "198.51.100.16:40000" })}.play(t, `
+		S: * OK proxy.test.example ready.
+		C: a CAPABILITY
+		S: * OK [ALERT] Passwort ist NICHT falsch. {...}
+		S: * CAPABILITY IMAP4rev1 ID STARTTLS LOGINDISABLED
+		S: a OK CAPABILITY completed.
+		C: b LOGIN anna Kanarienvogel7
+		S: b NO [UNAVAILABLE] Passwort ist NICHT falsch. {...}
+		C! close
+		E: action=deny exception= ip=198.51.100.16
+	`)
+}
+
+// TestHeldHandshake: a hold opens what was refused at the earliest moment.
+func TestHeldHandshake(t *testing.T) {
+	refused := proxytest.Under([]policy.Requirement{{ID: "host", Finding: policy.LegacyHostname, Stages: []policy.Stage{{Do: policy.Refuse}},
+		Require: policy.Matcher{{Fact: policy.Host, Values: []string{policy.Canonical, policy.Absent}}}}})
+	setup{change: all(refused, func(r *proxytest.Rig) { r.Hold(policy.Warn) })}.play(t, `
+		C! tls mail.old.example
+	`+greeting+`
+		C: a LOGIN anna Kanarienvogel7
+	`+ready+`
+		B: a LOGIN "anna" "Kanarienvogel7"
+		B< a OK in
+		# Nobody knows yet what follows the hold.
+		S: * OK [ALERT] Alter Servername. Bitte einstellen: imap.test.example, Port 993, SSL/TLS. https://h.test.example/a1 ({id})
+		S: a OK in
+		C! close
+		E: action=warn by=[host] told=true verified=true
+	`)
+}
+
+// TestBrandSaysIt: a brand has its own words, in its language.
+func TestBrandSaysIt(t *testing.T) {
+	denied := proxytest.Under([]policy.Requirement{proxytest.Encrypted(policy.Stage{Do: policy.Deny})})
+	setup{listener: "starttls", change: all(denied, func(r *proxytest.Rig) {
+		b := r.Settings.Brands[0]
+		b.Language = proxy.English
+		b.Texts = map[policy.Finding]map[policy.Action]string{policy.Plaintext: {policy.Deny: "Your password is NOT wrong. Ask for {word} on {host}:{port}[ by {date}][, see {help}]."}}
+	})}.play(t, `
+		S: * OK proxy.test.example ready.
+		C: b LOGIN anna Kanarienvogel7
+		S: * OK [ALERT] Your password is NOT wrong. Ask for IMAP on imap.test.example:993, see https://h.test.example/a1. ({id})
+		S: b NO [UNAVAILABLE] Your password is NOT wrong. Ask for IMAP on imap.test.example:993, see https://h.test.example/a1. ({id})
+		C! close
+		E: action=deny
+	`)
+}
+
+// TestProbed: a mechanism is left out of what some networks are offered, and
+// still borne; under a hold nothing is left out.
+func TestProbed(t *testing.T) {
+	probed := proxytest.Under([]policy.Requirement{{ID: "password-only", Finding: policy.Mechanism,
+		Stages:  []policy.Stage{{Do: policy.Notify, Probe: policy.Everybody}},
+		Require: policy.Matcher{{Fact: policy.Mech, Not: true, Values: []string{"LOGIN"}}}}})
+	setup{change: probed}.play(t, `
+		C! tls imap.test.example
+		S: * OK [CAPABILITY IMAP4rev1 ID SASL-IR ENABLE IDLE LITERAL+ AUTH=PLAIN] proxy.test.example ready.
+		C: a AUTHENTICATE LOGIN
+		S: + VXNlcm5hbWU6
+		C: {b64:anna}
+		S: + UGFzc3dvcmQ6
+		C: {b64:Kanarienvogel7}
+	`+ready+`
+		B: a AUTHENTICATE PLAIN {b64:\x00anna\x00Kanarienvogel7}
+		B< a OK in
+		S: a OK in
+		C! close
+		E: action=notify by=[password-only] mechanism=LOGIN verified=true
+	`)
+	setup{change: all(probed, func(r *proxytest.Rig) { r.Hold(policy.Observe) })}.play(t, inTLS+`
+		C! close
+		E: action=pass
 	`)
 }

@@ -60,6 +60,14 @@ func (s *session) could(mech string) policy.Verdict {
 	return s.mildest(&f)
 }
 
+// probed reports whether policy leaves a mechanism out of what this client's
+// network is offered, to see who can do without.
+func (s *session) probed(mech string) bool {
+	f := s.facts
+	f.Set(policy.Mech, mech)
+	return s.settings.Policy.Probed(s.hold, &f, s.decided)
+}
+
 // ponder begins a decision: the instant that policy is asked for, and the hold.
 // All that is asked until the next one gets its answer for these.
 func (s *session) ponder() {
@@ -108,7 +116,14 @@ func (s *session) mildest(f *policy.Facts) policy.Verdict {
 // sent; the same where TLS is refused for its age, which is little better (RFC
 // 8996); and where the protocol's programs show nothing later.
 func (s *session) tells(v policy.Verdict) bool {
-	return s.tls == nil || s.listener.Front.RefuseEarly || v.Rule != nil && v.Rule.Finding == policy.TLSOld
+	return s.listener.Front.RefuseEarly || s.blind(v)
+}
+
+// blind reports whether a refusal must not depend on the credential at all. Any
+// other is told once the backend has confirmed that: a wrong password stays one,
+// and a right one proves whose finding it is.
+func (s *session) blind(v policy.Verdict) bool {
+	return s.tls == nil || v.Rule != nil && v.Rule.Finding == policy.TLSOld
 }
 
 // bears reports whether the proxy and the backend know a mechanism at all.
@@ -134,7 +149,7 @@ func (s *session) advert() Advert {
 		return a
 	}
 	for _, mech := range replayable {
-		if s.bears(mech) && (mildest.Action.Refuses() || !s.could(mech).Action.Refuses()) {
+		if s.bears(mech) && (mildest.Action.Refuses() || !s.could(mech).Action.Refuses() && !s.probed(mech)) {
 			a.Mechs = append(a.Mechs, mech)
 		}
 	}
@@ -300,7 +315,7 @@ func (s *session) login(d Dialogue, req Request) *Ending {
 	s.identify(&req)
 	s.ponder()
 	verdict := s.decide()
-	if verdict.Action.Refuses() && s.tells(verdict) {
+	if verdict.Action.Refuses() && s.blind(verdict) {
 		return s.refuse(d, req, s.policyRefusal(verdict))
 	}
 	l, reply, err := s.enter(req, s.backend())

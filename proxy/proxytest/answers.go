@@ -61,6 +61,8 @@ func (tb *Table) rows() []row {
 		{name: "plaintext", connect: "clear", require: plain},
 		{name: "plaintext, another account excepted", connect: "clear", require: plain, except: []policy.Exception{{ID: "x", For: []string{"r"},
 			Match: policy.Matcher{{Fact: policy.Account, Values: []string{"bert"}}}, Cap: policy.Observe, Until: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)}}},
+		{name: "plaintext, this account excepted", connect: "clear", require: plain, except: []policy.Exception{{ID: "x", For: []string{"r"},
+			Match: policy.Matcher{{Fact: policy.Account, Values: []string{"anna"}}}, Cap: policy.Observe, Until: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)}}},
 		{name: "tls_old", connect: "old", require: need(policy.TLSOld, policy.TLS, true, "1.0", "1.1")},
 		{name: "mechanism", connect: host, require: need(policy.Mechanism, policy.Mech, true, tb.Weak[1])},
 		{name: "legacy_hostname", connect: "mail.old.example", require: need(policy.LegacyHostname, policy.Host, false, policy.Canonical, policy.Absent)},
