@@ -315,6 +315,7 @@ func (d *dialogue) Accept(r proxy.Request, reply proxy.Reply, warning string) er
 		return d.wire.Say(r.Token + " OK Begin TLS negotiation now.\r\n")
 	}
 	if warning != "" {
+		d.alerted = false // that was about a login that failed
 		if err := d.wire.Say(d.alert(warning)); err != nil {
 			return err
 		}

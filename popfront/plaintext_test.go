@@ -1,6 +1,7 @@
 package popfront
 
 import (
+	"encoding/base64"
 	"io"
 	"slices"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"mailreeve/policy"
 	"mailreeve/proxy/proxytest"
 )
 
@@ -110,9 +112,12 @@ func TestPlaintextBorne(t *testing.T) {
 
 // hear plays the client's side in clear and returns all it heard, without the
 // session's id, and how often the backend was contacted.
-func hear(t *testing.T, said string) (heard string, dials int) {
+func hear(t *testing.T, said string, set ...func(*proxytest.Rig)) (heard string, dials int) {
 	synctest.Test(t, func(t *testing.T) {
 		rig := proxytest.New(t, Front, probe)
+		for _, f := range set {
+			f(rig)
+		}
 		rig.Apply()
 		conn := rig.Connect("starttls")
 		before := time.Now()
@@ -152,5 +157,24 @@ func TestSameBytesForEveryPassword(t *testing.T) {
 	}
 	if n := strings.Count(all[0], plainWords); n != 2 {
 		t.Errorf("the words came %d times in %q", n, all[0])
+	}
+}
+
+// Nor does it where another account has an exception, and the credential is
+// read to see whose it is; nobody else learns which accounts there are.
+func TestSameBytesBesideAnException(t *testing.T) {
+	excepted := proxytest.Under([]policy.Requirement{proxytest.Encrypted(policy.Stage{Do: policy.Deny})},
+		policy.Exception{ID: "x", For: []string{"encrypted"}, Cap: policy.Observe, Until: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
+			Match: policy.Matcher{{Fact: policy.Account, Values: []string{"bert"}}}})
+	var all []string
+	for _, response := range []string{"\x00anna\x00right", "\x00anna\x00wrong", "\x00nobody\x00x"} {
+		heard, dials := hear(t, "AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte(response))+"\r\nQUIT\r\n", excepted)
+		if dials != 1 { // to ask what it offers
+			t.Errorf("the backend was contacted %d times", dials)
+		}
+		all = append(all, heard)
+	}
+	if all = slices.Compact(all); len(all) != 1 || !strings.Contains(all[0], "Passwort ist NICHT falsch.") {
+		t.Errorf("the answers differ: %q", all)
 	}
 }

@@ -13,6 +13,18 @@
 //	relay      raw bytes both ways, until one side ends it
 //	end        one event
 //
+// # Decisions
+//
+// Policy is asked by one method of the session, under the hold of the engine and
+// by a clock of its own (Settings.Now), which rehearsals set to another date.
+// [Engine.SetHold] counts from the next decision on, and so does a stage that
+// begins, in the sessions that are there too. What is offered follows the mildest
+// verdict that is still possible, so that the exception of one account leaves it
+// a way in. In clear, and in TLS that is refused for its age, a denial does not
+// depend on the credential and no backend is asked; else the backend confirms
+// the credential first. A warning is shown once a day to each account and
+// program; who was warned is forgotten at a restart, not by new settings.
+//
 // # Contracts
 //
 // A [Wire] owns a connection and every byte read ahead from it; whatever the
