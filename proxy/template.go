@@ -182,17 +182,25 @@ func (p place) values() []string {
 // fill puts values in the places of a template.
 func (p place) fill(format string) string {
 	values := p.values()
-	filler := strings.NewReplacer(values...)
-	var b strings.Builder
+	// A German date ends with the full stop that the sentence may have, too.
+	filler := strings.NewReplacer(append([]string{"{date}.", strings.TrimSuffix(p.date, ".") + "."}, values...)...)
+	text := ""
+	add := func(part string) {
+		part = filler.Replace(part)
+		if strings.HasSuffix(text, ".") {
+			part = strings.TrimPrefix(part, ".")
+		}
+		text += part
+	}
 	for {
 		before, rest, optional := strings.Cut(format, "[")
-		filler.WriteString(&b, before)
+		add(before)
 		if !optional {
-			return b.String()
+			return text
 		}
 		part, after, _ := strings.Cut(rest, "]")
 		if lacking(part, values) == "" {
-			filler.WriteString(&b, part)
+			add(part)
 		}
 		format = after
 	}

@@ -84,6 +84,24 @@ func TestOwnTexts(t *testing.T) {
 	}
 }
 
+func TestOneFullStopBehindADate(t *testing.T) {
+	german := place{host: "imap.test.example", port: 993, date: "01.06."}
+	for format, want := range map[string]string{
+		"Alter Name[, bis {date}]. Neu: {host}.": "Alter Name, bis 01.06. Neu: imap.test.example.",
+		"Alter Name[, bis {date}.] Neu: {host}.": "Alter Name, bis 01.06. Neu: imap.test.example.",
+		"Ab[ {date}] gilt {host}.":               "Ab 01.06. gilt imap.test.example.",
+		"Bald ...[ ab {date}]":                   "Bald ... ab 01.06.",
+	} {
+		if got := german.fill(format); got != want {
+			t.Errorf("%q: %q", format, got)
+		}
+	}
+	english := place{date: "1 June"}
+	if got := english.fill("This port ends[ on {date}]."); got != "This port ends on 1 June." {
+		t.Errorf("%q", got)
+	}
+}
+
 func TestDates(t *testing.T) {
 	berlin := time.FixedZone("CEST", 2*3600)
 	now := time.Date(2026, 9, 30, 21, 30, 0, 0, time.UTC) // 23:30 there
