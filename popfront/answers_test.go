@@ -1,6 +1,7 @@
 package popfront
 
 import (
+	"strings"
 	"testing"
 
 	"mailreeve/policy"
@@ -50,5 +51,33 @@ func TestObserved(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			play(t, "starttls", "S: +OK proxy.test.example ready.\n"+login+in, observed)
 		})
+	}
+}
+
+// TestAccounts: a person is one account however named, and the backend is told
+// the name that it knows.
+func TestAccounts(t *testing.T) {
+	named := func(r *proxytest.Rig) {
+		r.Settings.Brands[0].Account = func(typed string) (account, send string) {
+			name, _, _ := strings.Cut(typed, "@")
+			return name + "@test.example", name
+		}
+	}
+	for typed, form := range map[string]string{"anna": "bare", "anna@old.example": "address"} {
+		play(t, "implicit", `
+			C! tls pop.test.example
+			S: +OK proxy.test.example ready.
+			C: USER `+typed+`
+			S: +OK Send your password.
+			C: PASS Kanarienvogel7
+			B< +OK ready
+			B: USER anna
+			B< +OK
+			B: PASS Kanarienvogel7
+			B< +OK Logged in.
+			S: +OK Logged in.
+			C! close
+			E: account=anna@test.example domain=test.example user_form=`+form+` verified=true
+		`, open, named)
 	}
 }

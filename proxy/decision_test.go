@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"crypto/tls"
 	"fmt"
 	"testing"
 	"time"
@@ -68,6 +69,59 @@ func TestDecisionAllocates(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { decision(s, r) }); n > 4 {
 		t.Errorf("%v allocations", n)
 	}
+}
+
+// TestHoldsComeAndGo while decisions are made.
+func TestHoldsComeAndGo(t *testing.T) {
+	s, r := deciding(t, observedBy(t, 10))
+	hold := &policy.Hold{Cap: policy.Pass, Until: time.Now().Add(time.Hour)}
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		for range 1000 {
+			s.engine.SetHold(hold)
+			s.engine.SetHold(nil)
+		}
+	}()
+	for range 1000 {
+		// One decision is made under one hold, whatever happens meanwhile.
+		if v := decision(s, r); (v.Action == policy.Pass) != (s.hold != nil) || (s.event.Hold != nil) != (s.hold != nil) {
+			t.Fatalf("%v under %v", v.Action, s.hold)
+		}
+	}
+	<-done
+}
+
+// BenchmarkDecisionDuringReload is a decision while a policy with ten thousand
+// exceptions is made and applied, over and over.
+func BenchmarkDecisionDuringReload(b *testing.B) {
+	s, r := deciding(b, observedBy(b, 10_000))
+	settings := *s.settings
+	settings.Certificate = func(*tls.ClientHelloInfo, ServerName) (*tls.Certificate, error) { return nil, nil }
+	stop, done, reloads := make(chan bool), make(chan bool), 0
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			settings.Policy = observedBy(b, 10_000)
+			if err := s.engine.Apply(&settings); err != nil {
+				b.Error(err)
+				return
+			}
+			reloads++
+		}
+	}()
+	b.ReportAllocs()
+	for b.Loop() {
+		decision(s, r)
+	}
+	close(stop)
+	<-done
+	b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(max(reloads, 1)), "ms/reload")
 }
 
 func BenchmarkDecision(b *testing.B) {

@@ -355,9 +355,9 @@ func (s *session) identify(req *Request) {
 	typed := req.identity()
 	account := typed
 	if s.brand.Account != nil && typed != "" {
-		var send string
-		account, send = s.brand.Account(typed)
-		req.rename(typed, send)
+		whose, send := s.brand.Account(typed)
+		account = cmp.Or(whose, typed)
+		req.rename(typed, cmp.Or(send, typed))
 	}
 	account = strings.ToValidUTF8(account, "?")
 	s.learn(policy.Mech, req.Mech)

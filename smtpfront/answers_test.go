@@ -1,6 +1,7 @@
 package smtpfront
 
 import (
+	"strings"
 	"testing"
 
 	"mailreeve/policy"
@@ -53,5 +54,32 @@ func TestObserved(t *testing.T) {
 				`, observed, func(r *proxytest.Rig) { r.Server = server })
 			})
 		}
+	}
+}
+
+// TestAccounts: a person is one account however named, and the backend is told
+// the name that it knows; a token names its owner itself.
+func TestAccounts(t *testing.T) {
+	named := func(r *proxytest.Rig) {
+		r.Settings.Brands[0].Account = func(typed string) (account, send string) {
+			name, _, _ := strings.Cut(typed, "@")
+			return name + "@test.example", name
+		}
+	}
+	for said, told := range map[string]string{
+		`PLAIN {b64:\x00anna@old.example\x00Kanarienvogel7}`:                        `PLAIN {b64:\x00anna\x00Kanarienvogel7}`,
+		`XOAUTH2 {b64:user=anna@old.example\x01auth=Bearer Kanarienvogel7\x01\x01}`: `XOAUTH2 {b64:user=anna@old.example\x01auth=Bearer Kanarienvogel7\x01\x01}`,
+	} {
+		playWith(t, bearerProbe, "starttls", `
+			S: 220 proxy.test.example ESMTP ready
+			C: EHLO laptop.example
+			S: 250-proxy.test.example
+			S: 250-STARTTLS
+			S: 250-AUTH PLAIN LOGIN OAUTHBEARER XOAUTH2
+			S: 250 AUTH=PLAIN LOGIN OAUTHBEARER XOAUTH2
+			C: AUTH `+said+begin+`
+			B: AUTH `+told+good+`
+			E: account=anna@test.example domain=test.example user_form=address verified=true
+		`, open, named)
 	}
 }
