@@ -27,6 +27,11 @@ func (rig *Rig) example(t *testing.T, name, caFile string, changes ...string) *P
 	changes = append(changes,
 		"/var/lib/mailreeve", filepath.Join(t.TempDir(), "state"), "/var/log/mailreeve/events.jsonl", p.Events.path,
 		"':993'", at(p.IMAPS.Port), "':995'", at(p.POP3S.Port), "':465'", at(p.Submissions.Port))
+	for usual, port := range map[string]int{"':143'": p.IMAP.Port, "':110'": p.POP3.Port, "':587'": p.Submission.Port, "':25'": p.Port25.Port} {
+		if strings.Contains(string(text), usual) {
+			changes = append(changes, usual, at(port))
+		}
+	}
 	file := string(text) + "\ndrain: { goodbye: 0s, deadline: 3s }\nlog: { level: debug, format: json }\n"
 	for i := 0; i < len(changes); i += 2 {
 		if strings.Count(file, changes[i]) != 1 {
@@ -41,6 +46,9 @@ func (rig *Rig) example(t *testing.T, name, caFile string, changes ...string) *P
 		return fmt.Sprintf("addresses: ['%s'], tls: starttls, ca: %q,", e.Addr(), rig.CAFile)
 	})
 	must(t, os.WriteFile(p.Config, []byte(file), 0o600))
+	rules, err := os.ReadFile(filepath.Join(dir, "policy.yaml"))
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(filepath.Dir(p.Config), "policy.yaml"), []byte(p.portsIn(string(rules))), 0o600))
 	lists, err := filepath.Glob(filepath.Join(dir, "*.txt"))
 	must(t, err)
 	for _, list := range lists {
@@ -52,6 +60,26 @@ func (rig *Rig) example(t *testing.T, name, caFile string, changes ...string) *P
 		t.Fatalf("the check of %s:\n%s", name, said)
 	}
 	return p
+}
+
+// portsIn puts the ports that the test listens at in the place of a policy's.
+func (p *Proxy) portsIn(rules string) string {
+	ports := map[string]int{"993": p.IMAPS.Port, "995": p.POP3S.Port, "465": p.Submissions.Port,
+		"143": p.IMAP.Port, "110": p.POP3.Port, "587": p.Submission.Port, "25": p.Port25.Port}
+	return regexp.MustCompile(`(\bport: (\{ not_in: )?|\bours: \[)[0-9, ]+`).ReplaceAllStringFunc(rules, func(list string) string {
+		return regexp.MustCompile(`\d+`).ReplaceAllStringFunc(list, func(port string) string { return fmt.Sprint(ports[port]) })
+	})
+}
+
+// issueInto puts certificates into a folder as certbot lays them out.
+func (rig *Rig) issueInto(t *testing.T, folder string, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		cert, key := rig.Certificate(t, name)
+		must(t, os.MkdirAll(filepath.Join(folder, name), 0o700))
+		must(t, os.Rename(key, filepath.Join(folder, name, "privkey.pem")))
+		must(t, os.Rename(cert, filepath.Join(folder, name, "fullchain.pem")))
+	}
 }
 
 // story is one customer with a mail program that is set to a server.
@@ -95,19 +123,34 @@ func TestExampleCanonicalHosts(t *testing.T) {
 	rig := StartServers(t)
 	Require(t, "curl")
 	ca := rig.StartCA(t, CASettings{})
-	submission := freePort()
 	p := rig.example(t, "canonical-hosts", ca.RootFile,
-		"':587'", fmt.Sprintf("'127.0.0.1:%d'", submission),
 		"http: ':80'", fmt.Sprintf("http: '127.0.0.1:%d'", ca.HTTP),
 		"https: ':443'", fmt.Sprintf("https: '127.0.0.1:%d'", ca.TLS),
 		"email: hostmaster@example.org", fmt.Sprintf("email: hostmaster@example.org\n    directory: %q\n    ca: %q", ca.Directory, ca.CAFile))
-	p.Submission.Port = submission
-	p.Run(t)
+	p.RunAt(t, "2018-10-31T12:00:00+01:00")
 	p.waitIssued(t, time.Minute)
 	if n := ca.Orders(); n != 6 {
 		t.Errorf("%d orders for the three names", n)
 	}
 	s := story{t: t, rig: rig, p: p}
+
+	// For seven months the old names work, and whoever has one is told of it in the end.
+	anna := rig.NewAccount(t, "secret")
+	old := []try{
+		{program: "curl IMAP", at: p.IMAPS, host: "imap.kunde.example", account: anna},
+		{program: "curl POP3", at: p.POP3S, host: "pop.kunde.example"},
+		{program: "curl SMTP", at: p.Submission.By(StartTLS), host: "smtp.kunde.example"},
+	}
+	s.each("pass", "", old...)
+	p.RunAt(t, "2018-11-01T00:00:00+01:00")
+	s.each("observe", "canonical-host", old...)
+	p.RunAt(t, "2019-01-15T00:00:00+01:00")
+	s.each("notify", "canonical-host", old...)
+	p.RunAt(t, "2019-04-15T00:00:00+02:00")
+	s.warnedOnce(old[0], "canonical-host", `Alter Servername, gilt nur bis 01\.06\. Bitte einstellen: imap\.example\.org, Port 993, SSL/TLS\.`)
+	s.each("warn", "canonical-host", old[1:]...)
+
+	p.RunAt(t, "2019-06-01T00:00:00+02:00")
 	const (
 		help   = `https://hilfe\.example\.org/servernamen \([0-9A-Z]{12}\)`
 		imap   = `NO \[UNAVAILABLE\] Passwort ist NICHT falsch\. Neuer Servername: imap\.example\.org, Port 993, SSL/TLS\. ` + help
@@ -194,20 +237,40 @@ func TestExampleOneName(t *testing.T) {
 	rig := StartServers(t)
 	Require(t, "curl")
 	folder := t.TempDir()
-	issue := func(name string) { // as certbot lays it out
-		t.Helper()
-		cert, key := rig.Certificate(t, name)
-		must(t, os.MkdirAll(filepath.Join(folder, name), 0o700))
-		must(t, os.Rename(key, filepath.Join(folder, name, "privkey.pem")))
-		must(t, os.Rename(cert, filepath.Join(folder, name, "fullchain.pem")))
-	}
-	issue("sslin.example.org")
-	issue("sslout.example.org")
+	issue := func(names ...string) { rig.issueInto(t, folder, names...) }
+	issue("sslin.example.org", "sslout.example.org")
 	web := freePort()
 	p := rig.example(t, "one-name", rig.CAFile, "/etc/mailreeve/certs", folder,
 		"http: ':80'", fmt.Sprintf("http: '127.0.0.1:%d'", web), "https: ':443'", fmt.Sprintf("https: '127.0.0.1:%d'", freePort()))
-	p.Run(t)
 	s := story{t: t, rig: rig, p: p}
+
+	// At first a name of the other service works, is counted, told and shown. Then it ends
+	// for a tenth of the accounts.
+	first, other := s.drawn("one-name", 0, 10), s.drawn("one-name", 50, 100)
+	swapped := []try{
+		{program: "curl IMAP", at: p.IMAPS, host: "sslout.example.org", account: first},
+		{program: "curl POP3", at: p.POP3S, host: "sslout.example.org", account: other},
+		{program: "curl SMTP", at: p.Submissions, host: "sslin.example.org", account: other},
+	}
+	p.RunAt(t, "2026-08-31T12:00:00+02:00")
+	s.each("pass", "", swapped...)
+	p.RunAt(t, "2026-09-01T00:00:00+02:00")
+	s.each("observe", "one-name", swapped...)
+	p.RunAt(t, "2026-10-01T00:00:00+02:00")
+	s.each("notify", "one-name", swapped...)
+	p.RunAt(t, "2026-12-01T00:00:00+01:00")
+	s.warnedOnce(swapped[0], "one-name", `Servername gilt fuer SMTP\. Bitte bis 12\.01\.2027 fuer IMAP: sslin\.example\.org, Port 993, SSL/TLS\.`)
+	s.each("warn", "one-name", swapped[1:]...)
+	p.RunAt(t, "2027-01-12T00:00:00+01:00")
+	s.each("warn", "one-name", swapped[1:]...)
+	swapped[0].hears = `NO \[UNAVAILABLE\] Passwort ist NICHT falsch\. Servername gilt fuer SMTP\. IMAP: sslin\.example\.org`
+	s.each("deny", "one-name", swapped[0])
+	s.hold("warn")
+	swapped[0].hears = ""
+	s.each("warn", "one-name", swapped...)
+	s.lift()
+
+	p.RunAt(t, "2027-02-09T00:00:00+01:00")
 	const (
 		help = `https://hilfe\.example\.org/mail \([0-9A-Z]{12}\)`
 		not  = `Passwort ist NICHT falsch\. `

@@ -21,10 +21,12 @@ import (
 type Proxy struct {
 	IMAP, POP3, Submission    Endpoint // STARTTLS
 	IMAPS, POP3S, Submissions Endpoint
-	Log                       Log    // the operators'
-	Events                    Log    // one line of JSON a session
-	CAFile                    string // whoever trusts it trusts the proxy's certificate
-	Config                    string // its configuration file
+	Port25                    Endpoint // submission as well, with STARTTLS, where a configuration has it
+	Log                       Log      // the operators'
+	Events                    Log      // one line of JSON a session
+	CAFile                    string   // whoever trusts it trusts the proxy's certificate
+	Config                    string   // its configuration file
+	Now                       string   // where the policy's clock begins, in a rehearsal
 	Process                   *os.Process
 
 	rig  *Rig
@@ -87,7 +89,7 @@ func (rig *Rig) Prepare(t testing.TB, setup Setup) *Proxy {
 		rig: rig, CAFile: cmp.Or(setup.CAFile, rig.CAFile), Config: filepath.Join(dir, "mailreeve.yaml"),
 		Log: Log{path: filepath.Join(dir, "log")}, Events: Log{path: filepath.Join(dir, "events.jsonl")},
 	}
-	for _, e := range []*Endpoint{&p.IMAP, &p.POP3, &p.Submission} {
+	for _, e := range []*Endpoint{&p.IMAP, &p.POP3, &p.Submission, &p.Port25} {
 		*e = Endpoint{"localhost", freePort(), StartTLS}
 	}
 	for _, e := range []*Endpoint{&p.IMAPS, &p.POP3S, &p.Submissions} {
@@ -109,7 +111,7 @@ func (p *Proxy) Run(t testing.TB) {
 	must(t, err)
 	defer log.Close()
 	here := p.Log.Here()
-	cmd := exec.Command(program, "run", "-c", p.Config)
+	cmd := exec.Command(program, "run", "-c", p.Config, "--now", p.Now)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=1 atexit_sleep_ms=10")
 	must(t, cmd.Start())
@@ -118,6 +120,15 @@ func (p *Proxy) Run(t testing.TB) {
 	p.Process, p.done = cmd.Process, done
 	t.Cleanup(func() { p.Stop(t) })
 	here.Wait(t, "policy in force")
+}
+
+// RunAt starts the program with a policy that lives at another date. If it runs it is
+// started anew.
+func (p *Proxy) RunAt(t testing.TB, now string) {
+	t.Helper()
+	p.Stop(t)
+	p.Now, p.Log = now, p.Log.Here()
+	p.Run(t)
 }
 
 // Stop ends the program, if it runs, and fails the test if it does not end well.
@@ -262,10 +273,10 @@ func (p *Proxy) At(protocol Protocol, entry Entry) Endpoint {
 // Event is what the tests look at of an event.
 type Event struct {
 	ID, Protocol, Entry, TLS, Mechanism, Account, Action, Reason, End, Client, Hello, Backend, Refused string
-	SNI, Host, Alert                                                                                   string
+	SNI, Host, Alert, Exception                                                                        string
 	By                                                                                                 []string
 	IP                                                                                                 string
-	Verified, Exposed                                                                                  bool
+	Verified, Exposed, Told                                                                            bool
 	WrongPort                                                                                          bool  `json:"wrong_port"`
 	BytesIn                                                                                            int64 `json:"bytes_in"`
 	BytesOut                                                                                           int64 `json:"bytes_out"`
