@@ -9,7 +9,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap/zapcore"
@@ -20,25 +22,46 @@ import (
 	"mailreeve/proxy"
 )
 
-// demoPorts are the four ports of the demo, each with its flag.
+// demoPorts are the ports of the demo, each with its flag.
 type demoPorts struct {
 	imaps, pop3s, submissions, submission uint16
+
+	cutover    bool // the following are there too
+	imap, pop3 uint16
 }
 
 func newDemo() *cobra.Command {
 	var dir string
+	var pace time.Duration
 	var ports demoPorts
 	c := &cobra.Command{
 		Use:   "demo",
 		Short: "Try it: a small mail provider and the proxy before it, on this machine alone",
 		Long: `Start a small IMAP, POP3 and submission server with two accounts, in memory, and
 the proxy before it with certificates of its own, on 127.0.0.1. It prints what to
-paste and then shows each session as one line, until Ctrl-C.`,
+paste and then shows each session as one line, until Ctrl-C.
+
+With --cutover there are IMAP and POP3 in clear too, and a policy that ends logins in
+clear within minutes: observe, warn, tempfail, deny. It stands in policy.yaml beside
+the configuration, and the commands under ` + "`mailreeve policy`" + ` can be tried on it.`,
+		Example: `  mailreeve demo
+  mailreeve demo --cutover
+  mailreeve demo --cutover --pace 20s --dir /tmp/demo`,
 		Args: noArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return runDemo(c, dir, ports) },
+	}
+	c.Flags().BoolVar(&ports.cutover, "cutover", false, "show how logins in clear come to their end, within minutes")
+	c.Flags().DurationVar(&pace, "pace", 75*time.Second, "with --cutover: `time` from stage to stage")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		switch {
+		case pace < time.Second || pace > time.Hour:
+			return &hinted{err: fmt.Errorf("--pace %v: it is no time from 1s to 1h", pace), hint: "write 20s, or leave it out", usage: true}
+		case !ports.cutover:
+			pace = 0
+		}
+		return runDemo(c, dir, ports, pace)
 	}
 	c.Flags().StringVar(&dir, "dir", "", "keep ca.pem, mailreeve.yaml and events.jsonl in this `directory`")
-	for _, p := range demoListeners(&ports) {
+	for _, p := range allListeners(&ports) {
 		*p.port = p.standard
 		c.Flags().Var((*portFlag)(p.port), p.flag, "`port` for "+p.what)
 	}
@@ -53,12 +76,23 @@ type demoListener struct {
 	port                *uint16
 }
 
+// demoListeners are those that are opened.
 func demoListeners(p *demoPorts) []demoListener {
+	all := allListeners(p)
+	if !p.cutover {
+		return all[:4]
+	}
+	return all
+}
+
+func allListeners(p *demoPorts) []demoListener {
 	return []demoListener{
 		{"imaps", "imap", "implicit", "imaps-port", "IMAP with TLS (993 in real life)", 9993, &p.imaps},
 		{"pop3s", "pop3", "implicit", "pop3s-port", "POP3 with TLS (995)", 9995, &p.pop3s},
 		{"submissions", "submission", "implicit", "submissions-port", "submission with TLS (465)", 9465, &p.submissions},
 		{"submission", "submission", "starttls", "submission-port", "submission with STARTTLS (587)", 9587, &p.submission},
+		{"imap", "imap", "starttls", "imap-port", "IMAP in clear, with --cutover (143)", 9143, &p.imap},
+		{"pop3", "pop3", "starttls", "pop3-port", "POP3 in clear, with --cutover (110)", 9110, &p.pop3},
 	}
 }
 
@@ -77,7 +111,7 @@ func (p *portFlag) Set(text string) error {
 	return nil
 }
 
-func runDemo(c *cobra.Command, dir string, ports demoPorts) error {
+func runDemo(c *cobra.Command, dir string, ports demoPorts, pace time.Duration) error {
 	if err := ports.distinct(); err != nil {
 		return err
 	}
@@ -112,12 +146,30 @@ func runDemo(c *cobra.Command, dir string, ports demoPorts) error {
 		return dirHint(err)
 	}
 	show := newScreen(c.OutOrStdout())
+	d := &daemonized{path: filepath.Join(dir, "mailreeve.yaml"), errors: zapcore.AddSync(c.ErrOrStderr())}
+	var plan *cutover
+	if ports.cutover {
+		plan = planCutover(dir, pace)
+		if err := plan.write(); err != nil {
+			return dirHint(err)
+		}
+		var players sync.WaitGroup
+		defer players.Wait()
+		play := func() { players.Go(func() { show.play(ports.imap) }) }
+		d.heard = func(c coming) {
+			show.stage(c)
+			play()
+		}
+		show.begun = play
+	}
 	show.mu.Lock() // the first session may be over before the welcome is said
 	show.ready = func() {
-		fmt.Fprint(show.out, welcome(show, dir, kept, ports))
+		fmt.Fprint(show.out, welcome(show, dir, kept, ports, plan))
 		show.mu.Unlock()
+		if show.begun != nil {
+			show.begun()
+		}
 	}
-	d := &daemonized{path: filepath.Join(dir, "mailreeve.yaml"), errors: zapcore.AddSync(c.ErrOrStderr())}
 	if show.terminal != nil {
 		d.gone = func() bool { return !term.IsTerminal(int(show.terminal.Fd())) }
 	}
@@ -221,7 +273,7 @@ func claim(dir string) error {
 		}
 		foreign = "mailreeve.yaml"
 	}
-	for _, name := range []string{"server.pem", "server.key", "ca.pem"} {
+	for _, name := range []string{"policy.yaml", "server.pem", "server.key", "ca.pem"} {
 		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil && foreign == "" {
 			foreign = name
 		}
@@ -230,7 +282,7 @@ func claim(dir string) error {
 		return nil
 	}
 	return withHint(fmt.Errorf("%s is not of a demo", filepath.Join(dir, foreign)),
-		"the demo writes over mailreeve.yaml, server.pem, server.key and ca.pem; give it a --dir of its own")
+		"the demo writes over mailreeve.yaml, policy.yaml, server.pem, server.key and ca.pem; give it a --dir of its own")
 }
 
 // dirHint says what to do about a directory that cannot be used.
@@ -273,10 +325,14 @@ listeners:
 	for _, p := range demoListeners(&ports) {
 		fmt.Fprintf(&y, "  - { name: %s, address: '127.0.0.1:%d', protocol: %s, tls: %s }\n", p.name, *p.port, p.protocol, p.tls)
 	}
+	staged := ""
+	if ports.cutover {
+		staged = "policy: policy.yaml\nhold: hold.json\n"
+	}
 	fmt.Fprintf(&y, `certificates:
   files:
     - { cert: server.pem, key: server.key }
-backends:
+%sbackends:
   imap: { addresses: ['%v'], tls: off }
   pop3: { addresses: ['%v'], tls: off }
   submission: { addresses: ['%v'], tls: off }
@@ -284,23 +340,28 @@ limits: { connections: 1000 }
 events: { file: events.jsonl, keep: 7d }
 drain: { goodbye: 0s, deadline: 2s }
 log: { level: warn, format: console }
-`, b.IMAP, b.POP3, b.Submission)
+`, staged, b.IMAP, b.POP3, b.Submission)
 	return os.WriteFile(filepath.Join(dir, "mailreeve.yaml"), []byte(y.String()), 0o600)
 }
 
 // welcome says what to paste.
-func welcome(s *screen, dir string, kept bool, p demoPorts) string {
+func welcome(s *screen, dir string, kept bool, p demoPorts, plan *cutover) string {
 	fate := "Ctrl-C ends the demo and deletes them; --dir keeps them."
 	if kept {
 		fate = "Ctrl-C ends the demo."
 	}
 	login := "--cacert " + shellWord(filepath.Join(dir, "ca.pem")) + " -u anna@demo.example:" + demo.Password
 	letter := "--mail-from anna@demo.example --mail-rcpt bert@demo.example"
-	return strings.NewReplacer("{title}", s.paint(green, "Mailreeve stands before a small mail server on this machine."),
+	staged, refusals := "", `plaintext, then a server name of another service
+  printf 'Subject: Hello\r\n\r\n' | curl -sv -u anna@demo.example:{password} {letter} -T - smtp://localhost:{submission} 2>&1 | grep '^<'`
+	if plan != nil {
+		staged, refusals = plan.welcome(s, dir, p), "a server name of another service"
+	}
+	return strings.NewReplacer("{staged}", staged, "{title}", s.paint(green, "Mailreeve stands before a small mail server on this machine."),
 		"{columns}", s.paint(dim, columns), "{password}", demo.Password, "{dir}", dir, "{fate}", fate, "{ca}", filepath.Join(dir, "ca.pem"),
 		"{trust}", shellWord(filepath.Join(dir, "ca.pem")), "{login}", login, "{letter}", letter,
 		"{imaps}", fmt.Sprint(p.imaps), "{pop3s}", fmt.Sprint(p.pop3s), "{submissions}", fmt.Sprint(p.submissions), "{submission}", fmt.Sprint(p.submission),
-	).Replace(welcomeText)
+	).Replace(strings.Replace(welcomeText, "{refusals}", refusals, 1))
 }
 
 const welcomeText = `{title}
@@ -313,8 +374,7 @@ Read mail:
   curl -sS {login} pop3s://localhost:{pop3s}/1
 Send mail (it arrives in bert's mailbox):
   printf 'Subject: Hello\r\n\r\nHello Bert\r\n' | curl -sS {login} {letter} -T - smtps://localhost:{submissions}
-See a refusal, in words: plaintext, then a server name of another service
-  printf 'Subject: Hello\r\n\r\n' | curl -sv -u anna@demo.example:{password} {letter} -T - smtp://localhost:{submission} 2>&1 | grep '^<'
+See a refusal, in words: {refusals}
   curl -sv {login} --connect-to ::localhost:{imaps} imaps://pop.demo.example:{imaps}/ 2>&1 | grep '^<'
 Talk to it yourself (then type, for example, "a login anna@demo.example {password}" or "ehlo me"):
   openssl s_client -CAfile {trust} -connect localhost:{imaps} -crlf -quiet
@@ -324,7 +384,7 @@ In a mail program (import the CA file as an authority first):
        or   POP3  localhost, port {pop3s}, SSL/TLS, normal password
   outgoing  SMTP  localhost, port {submissions}, SSL/TLS, or port {submission}, STARTTLS; normal password
 
-Configuration and events are in {dir}. {fate}
+{staged}Configuration and events are in {dir}. {fate}
 Each session is a line here when it ends:
 
 {columns}

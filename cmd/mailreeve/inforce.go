@@ -21,6 +21,8 @@ type inForce struct {
 	log *zap.Logger
 	set func(*policy.Hold) // puts a hold in force, or with nil lifts it
 
+	heard func(coming) // where given, hears what begins by itself
+
 	// shift is how far the policy's clock is from the true one, in a rehearsal.
 	shift time.Duration
 
@@ -82,6 +84,9 @@ func (w *inForce) tick() {
 	now := w.now()
 	for len(w.coming) > 0 && !now.Before(w.coming[0].at) {
 		w.log.Info("the policy's clock: "+w.coming[0].text, zap.Stringer("policy", w.policy), zap.Time("since", w.coming[0].at))
+		if w.heard != nil {
+			w.heard(w.coming[0])
+		}
 		w.coming = w.coming[1:]
 	}
 	w.lookForHold()

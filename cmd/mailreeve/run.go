@@ -90,6 +90,8 @@ type daemonized struct {
 	lists  lists
 	policy *inForce
 	at     string // where the policy's clock begins, in a rehearsal
+
+	heard func(coming) // where given, hears what the policy begins by itself
 }
 
 // heed takes signals from now on. It is called before anything is opened or
@@ -135,7 +137,7 @@ func (d *daemonized) start(also *screen) error {
 		return err
 	}
 	d.engine.Events = recorders{d.events, d.kept.metrics, also}
-	d.policy = &inForce{log: d.log, set: d.engine.SetHold}
+	d.policy = &inForce{log: d.log, set: d.engine.SetHold, heard: d.heard}
 	d.kept.metrics.registry.MustRegister(d.policy)
 	p, err := c.Enforced()
 	if err != nil {

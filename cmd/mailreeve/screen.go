@@ -19,6 +19,7 @@ type screen struct {
 	out   io.Writer
 	color bool
 	ready func() // called once the listeners are open
+	begun func() // called by it, if given
 
 	terminal *os.File // out, if it is one
 
@@ -64,6 +65,12 @@ func (s *screen) show(e *events.Session) {
 		color, outcome = red, "refused: policy wants "+strings.Join(e.By, ", ")
 	case e.Verified:
 		color, outcome = green, fmt.Sprintf("logged in, %s in, %s out, %.1fs", amount(e.BytesIn), amount(e.BytesOut), e.Seconds)
+		switch {
+		case e.Told:
+			color, outcome = yellow, outcome+"; warned: "+strings.Join(e.By, ", ")
+		case e.Action != "pass" && e.Action != "":
+			outcome += "; policy says " + e.Action + ": " + strings.Join(e.By, ", ")
+		}
 	case e.Refused == "credential":
 		color, outcome = yellow, "no login: wrong user name or password"
 	case e.Refused != "":
