@@ -58,7 +58,7 @@ type Session struct {
 	Hello    string            `json:"hello,omitempty" doc:"argument of EHLO or HELO"`
 
 	Mechanism string `json:"mechanism,omitempty" doc:"SASL mechanism last used, or USERPASS"`
-	UserForm  string `json:"user_form,omitempty" doc:"bare or address"`
+	UserForm  string `json:"user_form,omitempty" doc:"bare or address: the form of the name as it was typed"`
 	Account   string `json:"account,omitempty" doc:"user name, once the backend has confirmed the login"`
 	Domain    string `json:"domain,omitempty" doc:"domain of that account"`
 	Verified  bool   `json:"verified,omitempty" doc:"the backend confirmed the login"`

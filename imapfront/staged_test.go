@@ -159,7 +159,7 @@ func TestExceptedAccount(t *testing.T) {
 		S: * OK [ALERT] Passwort ist NICHT falsch. {...}
 		S: a NO [UNAVAILABLE] Passwort ist NICHT falsch. {...}
 		C! close
-		E: action=deny by=[encrypted] exception= exposed=true backend= verified=
+		E: action=deny by=[encrypted] exception= exposed=true backend= verified= account= user_form=bare
 	`)
 }
 

@@ -404,7 +404,7 @@ func (s *session) finish(end *Ending) {
 		e.SNI = sni
 	}
 	if !e.Verified {
-		e.Mechanism = s.facts.Get(policy.Mech)
+		e.Mechanism, e.UserForm = s.facts.Get(policy.Mech), s.facts.Get(policy.UserForm)
 		s.judge()
 	}
 	e.BytesIn, e.BytesOut = s.wire.Counts()
