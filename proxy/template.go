@@ -365,18 +365,30 @@ func checkTemplate(text string, action policy.Action, finding policy.Finding, la
 		switch missing := lacking(outside, values); {
 		case !closed || strings.Contains(outside, "]") || strings.Contains(inside, "["):
 			return "the square brackets do not match"
+		case strange(outside, values) != "":
+			return strange(outside, values)
+		case strange(inside, values) != "":
+			return strange(inside, values)
 		case missing != "":
 			return missing + " is not always known: put it in square brackets, with the words that go with it"
 		}
 		rest = behind
 	}
-	plain := strings.NewReplacer("[", "", "]", "").Replace(text)
-	for i := 0; i < len(values); i += 2 {
-		plain = strings.ReplaceAll(plain, values[i], "")
-	}
-	if i := strings.IndexAny(plain, "{}"); i >= 0 {
-		word, _, _ := strings.Cut(plain[i:], "}")
-		return fmt.Sprintf("%s} is no placeholder: {host}, {port}, {help}, {until}, {date}, {others} and {word} are", word)
-	}
 	return ""
+}
+
+// strange says that a text has braces around what is no placeholder.
+func strange(text string, values []string) string {
+	for i := 0; i < len(values); i += 2 {
+		text = strings.ReplaceAll(text, values[i], " ")
+	}
+	i := strings.IndexAny(text, "{}")
+	if i < 0 {
+		return ""
+	}
+	word, _, closed := strings.Cut(text[i:], "}")
+	if closed {
+		word += "}"
+	}
+	return fmt.Sprintf("%s is no placeholder: {host}, {port}, {help}, {until}, {date}, {others} and {word} are", word)
 }

@@ -38,6 +38,8 @@ func TestBrandTexts(t *testing.T) {
 		{policy.Plaintext, policy.Warn, "Bitte bis] jetzt.", "text plaintext, warn, language de: the square brackets do not match"},
 		{policy.Plaintext, policy.Warn, "Bitte[ bis [jetzt]].", "text plaintext, warn, language de: the square brackets do not match"},
 		{policy.Plaintext, policy.Warn, "Bitte {server}.", "text plaintext, warn, language de: {server} is no placeholder: {host}, {port}, {help}, {until}, {date}, {others} and {word} are"},
+		{policy.Plaintext, policy.Warn, "Bitte {ho[st}].", "text plaintext, warn, language de: {ho is no placeholder: {host}, {port}, {help}, {until}, {date}, {others} and {word} are"},
+		{policy.Plaintext, policy.Warn, "Bitte {po{host}rt}.", "text plaintext, warn, language de: {po rt} is no placeholder: {host}, {port}, {help}, {until}, {date}, {others} and {word} are"},
 		{policy.Plaintext, policy.Warn, strings.Repeat("Hallo. ", 26) + "{host}.", ""}, // 199 characters
 		{policy.Plaintext, policy.Warn, strings.Repeat("Hallo. ", 27) + "{host}.", "text plaintext, warn, language de for imap: with imap.example.org it has 206 characters, and programs show 200 at most"},
 	} {
@@ -153,4 +155,25 @@ func TestWarnedOnceADay(t *testing.T) {
 	if len(w.now) > 2 || len(w.before) != warnedKept {
 		t.Errorf("%d and %d are kept", len(w.now), len(w.before))
 	}
+}
+
+// FuzzTemplate: what is wrong with a sentence is found before it is said.
+func FuzzTemplate(f *testing.F) {
+	for _, lang := range []Language{German, English} {
+		for finding, texts := range shipped[lang] {
+			for action, text := range texts {
+				f.Add(text, uint8(action), string(finding))
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, text string, action uint8, finding string) {
+		if checkTemplate(text, policy.Action(action), policy.Finding(finding), German) != "" {
+			return
+		}
+		for _, p := range []place{{host: "h", word: "w", others: "o"}, {host: "h", word: "w", others: "o", help: "p", until: "u", date: "d"}} {
+			if got := p.fill(text); strings.ContainsAny(got, "[]{}%") || got == "" || CleanText(got) != got[:min(len(got), maxText)] {
+				t.Errorf("%q becomes %q", text, got)
+			}
+		}
+	})
 }
