@@ -343,7 +343,7 @@ user_form, account, domain, client, ledger, verified, ip.`,
 		},
 	}
 	c.Flags().StringVar(&e.events, "events", "", "`directory` of the event log, or one file of it")
-	c.Flags().StringVarP(&e.config, "config", "c", "", "configuration `file`, for its policy and events (default "+defaultConfig+", with an id)")
+	c.Flags().StringVarP(&e.config, "config", "c", "", "configuration `file`, for its policy, its hold and its events (default, with an id: "+defaultConfig+")")
 	c.Flags().StringVar(&e.policy, "policy", "", "policy `file`; default: the built-in policy")
 	c.Flags().StringVar(&e.at, "at", "", "decide at this `time` instead of now")
 	c.Flags().StringArrayVar(&e.facts, "fact", nil, "a fact, as `name=value`; may be repeated")
@@ -359,17 +359,34 @@ type explainer struct {
 	json           bool
 }
 
+// run explains given facts, under the hold of now where it is about now.
 func (e *explainer) run(out io.Writer) error {
-	p := policy.Enforced()
-	var file *config.Policy
+	p, in := policy.Enforced(), time.UTC
+	var hold *policy.Hold
+	if e.config != "" {
+		c, err := config.Load(e.config)
+		if err != nil {
+			return fileHint(err, e.config)
+		}
+		if file, err := c.LoadPolicy(); err != nil {
+			return err
+		} else if file != nil {
+			p, in = file.Compiled, zone(file)
+		}
+		if e.at == "" {
+			if hold, _, err = readHold(c.Hold); err != nil {
+				return holdHint(err, c.Hold)
+			}
+		}
+	}
 	if e.policy != "" {
-		var err error
-		if file, err = loadPolicy(e.policy); err != nil {
+		file, err := loadPolicy(e.policy)
+		if err != nil {
 			return err
 		}
-		p = file.Compiled
+		p, in = file.Compiled, zone(file)
 	}
-	now, err := moment("at", e.at, zone(file))
+	now, err := moment("at", e.at, in)
 	if err != nil {
 		return err
 	}
@@ -377,7 +394,7 @@ func (e *explainer) run(out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return e.print(out, p.Explain(f, now))
+	return e.print(out, p.ExplainUnder(hold, f, now))
 }
 
 func (e *explainer) print(out io.Writer, x *policy.Explanation) error {
