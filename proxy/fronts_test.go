@@ -30,6 +30,9 @@ func TestRealFronts(t *testing.T) {
 		if f.ALPN != alpn[f.Name] || f.Port != port[f.Name] || f.Open == nil || f.Dial == nil {
 			t.Errorf("%+v", f)
 		}
+		if f.Warns != (f.Name == "imap") {
+			t.Errorf("%s: IMAP alone has a word for a warning that people see", f.Name)
+		}
 		if f.Name == "pop3" {
 			if f.Goodbye != "" || !f.RefuseEarly {
 				t.Error("POP3 has no word that is not an answer (RFC 1939 section 3), and tells early")
