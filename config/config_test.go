@@ -171,7 +171,7 @@ func fixtures(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, mode := range map[string]fs.FileMode{"state": 0o700, "open.state": 0o750, "folder/live": 0o700, "rotten": 0o700, "empty": 0o700} {
+	for name, mode := range map[string]fs.FileMode{"state": 0o700, "open.state": 0o750, "folder/live": 0o700, "rotten": 0o700, "empty": 0o700, "everybodys": 0o777} {
 		path := filepath.Join(dir, name)
 		if err := errors.Join(os.MkdirAll(path, 0o700), os.Chmod(path, mode)); err != nil { // whatever the umask is
 			t.Fatal(err)

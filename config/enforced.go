@@ -57,6 +57,8 @@ func (k *checker) policy() {
 		dir := filepath.Dir(k.Hold)
 		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 			k.fail("hold", "there is no directory "+dir, "make it, and let the program's user write there")
+		} else if info.Mode().Perm()&0o002 != 0 {
+			k.warn("hold", fmt.Sprintf("everybody may write into %s, and so take back what the policy refuses", dir), "name a directory of the program's user")
 		}
 	}
 	p, err := k.LoadPolicy()

@@ -213,8 +213,8 @@ func (c counts) list() []Count {
 
 // String is the difference in a sentence.
 func (r *Difference) String() string {
-	text := fmt.Sprintf("%d logins of %d accounts on %d devices: %d accounts would be newly refused, %d of them on every device",
-		r.Logins, r.Accounts, r.Devices, len(r.Refused), r.RefusedOnAll())
+	text := fmt.Sprintf("%s of %s on %s: %s would be newly refused, %d of them on every device",
+		counted(r.Logins, "login"), counted(r.Accounts, "account"), counted(r.Devices, "device"), counted(len(r.Refused), "account"), r.RefusedOnAll())
 	if len(r.Freed) > 0 {
 		text += fmt.Sprintf("; %d would be newly free", len(r.Freed))
 	}
@@ -222,4 +222,12 @@ func (r *Difference) String() string {
 		text += fmt.Sprintf("; %d stay refused", r.Stay)
 	}
 	return text
+}
+
+// counted is a number of things.
+func counted(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
 }
