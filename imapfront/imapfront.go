@@ -38,6 +38,7 @@ var Front = &proxy.Front{
 	Word:    "IMAP",
 	ALPN:    "imap",
 	Port:    993,
+	Mark:    mark,
 	Room:    177,                                                     // Thunderbird 153 shows 200, less 23 of its own words
 	Goodbye: "* BYE Server is restarting, please connect again.\r\n", // RFC 9051 section 7.1.5
 	Open: func(w *proxy.Wire, a proxy.Advert, l proxy.Limits) proxy.Dialogue {
@@ -110,7 +111,7 @@ func (d *dialogue) obey(c *command) (proxy.Request, error) {
 			break
 		}
 		d.pending = c
-		return proxy.Request{Kind: proxy.Chosen, Token: c.tag, Mech: c.mech, Exposed: secret}, nil
+		return proxy.Request{Kind: proxy.Chosen, Token: c.tag, Mech: c.mech, Initial: proxy.Secret(c.initial), Exposed: secret}, nil
 	}
 	// All others want no argument here; a literal must not be read as commands.
 	if err := d.skip(c); err != nil {
@@ -232,6 +233,14 @@ func (d *dialogue) Credential() (proxy.Request, error) {
 		return d.unless(c, r, err)
 	}
 	return d.unless(c, r, malformed(d.wire.Exchange(mark, c.initial, d.limits, &r)))
+}
+
+// Abort answers an AUTHENTICATE without a credential (RFC 9051 section 6.2.2).
+func (d *dialogue) Abort(_ proxy.Request, why error) error {
+	c := d.pending
+	d.pending = nil
+	_, err := d.unless(c, proxy.Request{}, malformed(why))
+	return err
 }
 
 // unless returns the request, or answers a syntax error.

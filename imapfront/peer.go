@@ -120,6 +120,11 @@ func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
 		if say, ok := more(); ok {
 			return say, nil
 		}
+		if r.Through != nil {
+			say, err := r.Through.Respond(text)
+			p.sent = append(p.sent, say.Reveal())
+			return say.Reveal(), err
+		}
 		if !proxy.IsBearer(r.Mech) || challenge != nil || p.origin.Master != nil {
 			return "", fmt.Errorf("the backend asked for more: %q", p.clean(text))
 		}
@@ -156,6 +161,10 @@ func (p *peer) login(r proxy.Request) (command string, more func() (string, bool
 	quoted := quote(password)
 	mech, encoded, must := proxy.Response(r, p.origin.Master)
 	p.sent = []string{encoded, password, quoted[1 : len(quoted)-1]}
+	if r.Through != nil {
+		mech, encoded, must = r.Mech, r.Initial.Reveal(), true
+		p.sent = []string{encoded}
+	}
 	switch {
 	case must:
 	case p.has("AUTH=PLAIN") && (r.Mech != policy.UserPass || p.has(imap.CapLoginDisabled)):
@@ -175,6 +184,9 @@ func (p *peer) login(r proxy.Request) (command string, more func() (string, bool
 	if !p.has(imap.Cap("AUTH=" + mech)) {
 		// It would say NO, which looks like a wrong password.
 		return "", nil, fmt.Errorf("the backend does not offer AUTH=%s on this connection", mech)
+	}
+	if r.Through != nil && encoded == "" {
+		return r.Token + " AUTHENTICATE " + mech, queue(), nil
 	}
 	if p.has(imap.CapSASLIR) && len(encoded) <= initialResponse {
 		return r.Token + " AUTHENTICATE " + mech + " " + encoded, queue(), nil

@@ -28,7 +28,7 @@ const probe = `
 	B< EXPIRE NEVER
 	B< IMPLEMENTATION Dovecot
 	B< USER
-	B< SASL PLAIN LOGIN CRAM-MD5
+	B< SASL PLAIN LOGIN
 	B< .
 `
 

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"mailreeve/proxy"
@@ -26,6 +27,7 @@ type peer struct {
 	wire    *proxy.Wire
 	origin  proxy.Origin
 	xclient bool     // the backend trusts us to name the client
+	stamp   string   // for APOP, from the greeting
 	sent    []string // secrets that the backend was told, not to be repeated in a log
 }
 
@@ -33,7 +35,21 @@ type peer struct {
 func (p *peer) Greeting() error {
 	line, err := p.expect()
 	p.xclient = strings.Contains(line, "[XCLIENT]")
+	p.stamp = stamp.FindString(line)
 	return err
+}
+
+// stamp is the timestamp of a greeting (RFC 1939 section 7): an RFC 822 msg-id.
+// It is repeated to clients, and they hash it, so it must be plain.
+var stamp = regexp.MustCompile(`<[!-;=?-~]{1,200}>`)
+
+// Stamp returns the timestamp.
+func (p *peer) Stamp() string { return p.stamp }
+
+// Resume says who stands behind the connection by now.
+func (p *peer) Resume(o proxy.Origin) {
+	o.Hostname, o.Forward, o.Header, o.Master = p.origin.Hostname, p.origin.Forward, p.origin.Header, p.origin.Master
+	p.origin = o
 }
 
 // StartTLS asks for TLS (RFC 2595 section 4).
@@ -46,8 +62,12 @@ func (p *peer) StartTLS() error {
 }
 
 // Offer returns the capabilities. A backend without CAPA offers what RFC 1939 has.
-func (p *peer) Offer() (proxy.Offer, error) {
-	var o proxy.Offer
+func (p *peer) Offer() (o proxy.Offer, err error) {
+	defer func() {
+		if p.stamp != "" {
+			o.Mechs = append(o.Mechs, "APOP")
+		}
+	}()
 	if p.xclient {
 		o.Extensions = []string{"XCLIENT"} // said in the greeting only
 	}
@@ -84,9 +104,15 @@ func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
 	mech, encoded, must := proxy.Response(r, p.origin.Master)
 	p.sent = []string{encoded, r.Secret.Reveal()}
 	first := "USER " + r.User
-	if must {
+	if r.Through != nil {
+		mech, encoded, must = r.Mech, r.Initial.Reveal(), true
+		p.sent = []string{encoded}
+	}
+	if r.Mech == "APOP" {
+		first, encoded = "APOP "+encoded, "" // RFC 1939 section 7
+	} else if must {
 		first = "AUTH " + mech
-		if line := first + " " + encoded; len(line)+2 <= commandLine {
+		if line := first + " " + encoded; encoded != "" && len(line)+2 <= commandLine {
 			first, encoded = line, ""
 		}
 	}
@@ -99,7 +125,7 @@ func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
 		}
 	}
 	if must {
-		return p.finish(mech, encoded)
+		return p.finish(mech, encoded, r.Through)
 	}
 	line, err := p.read()
 	if err != nil {
@@ -116,27 +142,38 @@ func (p *peer) Login(r proxy.Request) (proxy.Reply, error) {
 	if err := p.wire.Say("PASS " + r.Secret.Reveal() + "\r\n"); err != nil {
 		return nil, err
 	}
-	return p.finish("", "")
+	return p.finish("", "", nil)
 }
 
 // Quit takes its leave without waiting for the answer.
 func (p *peer) Quit() { p.wire.Say("QUIT\r\n") }
 
 // finish answers the backend's prompts, where a response is still to be sent,
-// until it says yes or no.
-func (p *peer) finish(mech, encoded string) (proxy.Reply, error) {
+// until it says yes or no. through is there where an exchange passes through: it
+// bounds it.
+func (p *peer) finish(mech, encoded string, through proxy.Responder) (proxy.Reply, error) {
 	var challenge []byte
-	for range 3 { // the response, the answer to an error, the end
+	for i := 0; i < 3 || through != nil; i++ { // the response, the answer to an error, the end
 		line, err := p.read()
 		if err != nil {
 			return nil, err
 		}
 		text, more := strings.CutPrefix(line, "+ ")
+		if line == "+" {
+			text = ""
+		}
 		switch {
 		case good(line):
 			return proxy.Reply(line + "\r\n"), nil
 		case !more && line != "+":
 			return nil, p.rejection(line, challenge)
+		case encoded == "" && through != nil:
+			say, err := through.Respond(text)
+			if err != nil {
+				return nil, err
+			}
+			encoded = say.Reveal()
+			p.sent = append(p.sent, encoded)
 		case encoded == "" && !proxy.IsBearer(mech):
 			return nil, errors.New("the backend asked for more than a password")
 		case encoded == "":

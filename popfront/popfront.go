@@ -8,9 +8,12 @@
 // SYS/PERM and AUTH (RFC 3206), OAUTHBEARER (RFC 7628). NOOP is answered before
 // the login too.
 //
-// Not done: APOP, so the greeting has no timestamp (Thunderbird tries APOP
-// where there is one, offered or not); UTF8 and LANG (RFC 6856), which a client
-// sends before its login to a server that would have to be chosen already.
+// APOP passes to the backend where policy lets it: the timestamp of the greeting is
+// then the backend's own. Else there is none, since Thunderbird tries APOP where there
+// is one, offered or not.
+//
+// Not done: UTF8 and LANG (RFC 6856), which a client sends before its login to a
+// server that would have to be chosen already.
 package popfront
 
 import (
@@ -30,6 +33,7 @@ var Front = &proxy.Front{
 	Word:        "POP3",
 	ALPN:        "pop3",
 	Port:        995,
+	Mark:        mark,
 	RefuseEarly: true,
 	OutageEarly: true,
 	// No Goodbye: a POP3 server says nothing unasked (RFC 1939 section 3).
@@ -66,8 +70,14 @@ func parse(line string) *command {
 	return &command{name: strings.ToUpper(name), rest: rest}
 }
 
-// Greet says little: no timestamp, which would invite APOP.
-func (d *dialogue) Greet() error { return d.ok(d.advert.Hostname + " ready.") }
+// Greet says little. A timestamp invites APOP (RFC 1939 section 7): Thunderbird
+// tries it then, offered or not.
+func (d *dialogue) Greet() error {
+	if d.advert.Stamp != "" {
+		return d.ok(d.advert.Hostname + " ready. " + d.advert.Stamp)
+	}
+	return d.ok(d.advert.Hostname + " ready.")
+}
 
 // Next reads a command and obeys it.
 func (d *dialogue) Next() (proxy.Request, error) {
@@ -113,7 +123,7 @@ func (d *dialogue) obey(c *command) (proxy.Request, error) {
 		return proxy.Request{Kind: proxy.Chosen, Mech: policy.UserPass, Exposed: c.rest != ""}, nil
 	case "APOP": // RFC 1939 section 7: a digest that only the backend could check
 		d.pending = c
-		return proxy.Request{Kind: proxy.Chosen, Mech: "APOP"}, nil
+		return proxy.Request{Kind: proxy.Chosen, Mech: "APOP", User: proxy.APOPName(c.rest), Initial: proxy.Secret(c.rest)}, nil
 	case "AUTH": // RFC 5034 section 4
 		if strings.TrimSpace(c.rest) == "" { // the form of its draft, which lists the mechanisms; still sent
 			return none, d.wire.Say("+OK\r\n" + strings.Join(append(slices.Clip(d.advert.Mechs), "."), "\r\n") + "\r\n")
@@ -123,7 +133,7 @@ func (d *dialogue) obey(c *command) (proxy.Request, error) {
 			return none, d.wrong("AUTH wants the name of a mechanism.")
 		}
 		d.pending = c
-		return proxy.Request{Kind: proxy.Chosen, Mech: c.mech, Exposed: secret}, nil
+		return proxy.Request{Kind: proxy.Chosen, Mech: c.mech, Initial: proxy.Secret(c.initial), Exposed: secret}, nil
 	}
 	return none, d.wrong("Unknown command.")
 }
@@ -176,13 +186,20 @@ func (d *dialogue) Credential() (proxy.Request, error) {
 	}
 	r.Mech = c.mech // RFC 5034 section 4
 	switch err := d.wire.Exchange(mark, c.initial, d.limits, &r); {
-	case errors.Is(err, proxy.ErrCancelled):
-		return proxy.Request{}, d.wrong("AUTH cancelled.")
-	case errors.Is(err, proxy.ErrMalformed):
-		return proxy.Request{}, d.wrong("Malformed credential.")
+	case errors.Is(err, proxy.ErrCancelled), errors.Is(err, proxy.ErrMalformed):
+		return proxy.Request{}, d.Abort(r, err)
 	default:
 		return r, err
 	}
+}
+
+// Abort answers an AUTH or APOP without a credential.
+func (d *dialogue) Abort(_ proxy.Request, why error) error {
+	d.pending, d.user = nil, ""
+	if errors.Is(why, proxy.ErrCancelled) {
+		return d.wrong("AUTH cancelled.")
+	}
+	return d.wrong("Malformed credential.")
 }
 
 // codes are the answers to a login, by class of refusal (RFC 2449, RFC 3206).

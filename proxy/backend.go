@@ -85,6 +85,8 @@ type link struct {
 	wire    *Wire
 	peer    Peer
 	address string
+	backend *Backend
+	secure  bool        // of one made before the greeting: the client had TLS then
 	release func() bool // the connection no longer ends with the context it was made in
 }
 
@@ -159,7 +161,7 @@ func (b *Backend) try(ctx context.Context, address string, o Origin) (*link, err
 	if err != nil {
 		return nil, fmt.Errorf("connecting: %w", err)
 	}
-	l := &link{wire: NewWire(conn), address: address}
+	l := &link{wire: NewWire(conn), address: address, backend: b}
 	l.release = context.AfterFunc(ctx, func() { conn.Close() })
 	greeted := false
 	defer func() { // after a panic too

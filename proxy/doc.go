@@ -47,8 +47,14 @@
 // (haproxy.org's proxy-protocol.txt), SASL PLAIN (RFC 4616), LOGIN, OAUTHBEARER
 // (RFC 7628), XOAUTH2. TLS 1.0 and 1.1 against RFC 8996, where a listener has
 // them switched on and policy does not refuse them: old devices are counted and
-// told before they are turned away. Not done: mechanisms whose secret a proxy cannot replay (CRAM-MD5,
-// SCRAM and their like) are refused, not yet relayed.
+// told before they are turned away.
+//
+// Mechanisms whose secret the proxy never sees pass challenge by challenge, where
+// policy lets them: CRAM-MD5 (RFC 2195), DIGEST-MD5 (RFC 2831), NTLM ([MS-NLMP]),
+// SCRAM (RFC 5802, RFC 7677), APOP (RFC 1939). The account is read out of the
+// exchange, before the proof of the password is passed on (whose.go, passage.go).
+// What cannot pass is listed there with the reason. The name in such an exchange
+// is part of the proof: a brand that rewrites names cannot rewrite that one.
 //
 // # Departures from the design
 //

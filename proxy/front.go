@@ -32,6 +32,9 @@ type Front struct {
 	// name, which they put before it; 0: all of them.
 	Room int
 
+	// Mark is what a SASL challenge stands behind.
+	Mark string
+
 	// Goodbye is what an idle relayed client is told when the proxy shuts
 	// down; empty where the protocol has no word for it.
 	Goodbye string
@@ -68,6 +71,10 @@ type Dialogue interface {
 	// client instead.
 	Credential() (Request, error)
 
+	// Abort answers a Chosen request whose credential never came: why is
+	// ErrCancelled or ErrMalformed. It counts as a wrong command.
+	Abort(r Request, why error) error
+
 	// Refuse answers the request last returned; the dialogue goes on.
 	Refuse(Request, Refusal) error
 
@@ -100,7 +107,8 @@ type Peer interface {
 	StartTLS() error
 	// Offer asks what the backend offers.
 	Offer() (Offer, error)
-	// Login forwards facts and logs in. The reply is for the client.
+	// Login forwards facts and logs in. The reply is for the client. With
+	// Request.Through it passes an exchange, and an error of that comes back.
 	Login(Request) (Reply, error)
 	// Quit takes leave of a backend that is not needed further, without waiting
 	// for the answer.
@@ -109,7 +117,7 @@ type Peer interface {
 
 // Offer is what a backend offers to whom has not logged in yet.
 type Offer struct {
-	Mechs      []string // SASL mechanisms, upper case
+	Mechs      []string // SASL mechanisms, upper case, and APOP
 	Extensions []string // lines as the backend says them: EHLO keywords, CAPA lines, capabilities
 }
 
@@ -185,6 +193,17 @@ type Request struct {
 	Secret  Secret // the password, or a bearer mechanism's whole response
 	Exposed bool   // with Chosen: the client has sent a secret already
 	Warned  bool   // with StartTLS: the client asked in clear for what tells it Advert.Refusal
+	Initial Secret // with Chosen: the response on the command line as it came, "" for none; of APOP its arguments
+
+	// Through is set where the exchange passes through to the client. Initial is
+	// then the first response, where there is one.
+	Through Responder
+}
+
+// Responder takes a backend's challenge, as it came, and returns the client's
+// response, as it came: "*" too, to give up. It bounds the exchange.
+type Responder interface {
+	Respond(challenge string) (Secret, error)
 }
 
 // Secret is a password or a token. It prints as ***.
@@ -216,6 +235,7 @@ type Advert struct {
 	Mechs      []string // SASL mechanisms that policy and backend bear
 	Password   bool     // USER and PASS, or the LOGIN command, have a chance
 	Extensions []string // the backend's own, unfiltered
+	Stamp      string   // the backend's timestamp for APOP, or empty
 
 	// Refusal is set where no login can succeed here whatever the account, and
 	// the credential had better not be sent: some protocols can say so before

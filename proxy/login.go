@@ -131,7 +131,7 @@ func (s *session) bears(mech string) bool {
 	if IsBearer(mech) {
 		return slices.Contains(s.offer.Mechs, mech)
 	}
-	return mech == policy.UserPass || slices.Contains(replayable, mech)
+	return mech == policy.UserPass || slices.Contains(replayable, mech) || s.passes(mech)
 }
 
 // advert is what may be offered now. A mechanism is hidden where even the
@@ -150,6 +150,12 @@ func (s *session) advert() Advert {
 	}
 	for _, mech := range replayable {
 		if s.bears(mech) && (mildest.Action.Refuses() || !s.could(mech).Action.Refuses() && !s.probed(mech)) {
+			a.Mechs = append(a.Mechs, mech)
+		}
+	}
+	a.Stamp = s.stamp()
+	for _, mech := range s.passing() { // behind those that can be replayed, for programs that take the first
+		if mildest.Action.Refuses() || !s.could(mech).Action.Refuses() {
 			a.Mechs = append(a.Mechs, mech)
 		}
 	}
@@ -251,7 +257,7 @@ func (s *session) place() place {
 // chosen decides on a mechanism before its credential is read, and says so
 // where it is refused.
 func (s *session) chosen(d Dialogue, req Request) (refused bool, end *Ending) {
-	s.event.Exposed = s.event.Exposed || req.Exposed && s.tls == nil
+	s.event.Exposed = s.event.Exposed || req.Exposed && s.tls == nil && !s.passes(req.Mech)
 	if req.Mech != "" {
 		s.learn(policy.Mech, known(req.Mech))
 	}
@@ -322,7 +328,13 @@ func (s *session) login(d Dialogue, req Request) *Ending {
 	if err != nil {
 		return s.refuse(d, req, s.loginRefusal(err))
 	}
-	if verdict = s.verified(); verdict.Action.Refuses() {
+	return s.admit(d, req, l, reply)
+}
+
+// admit lets a client in whose login the backend has confirmed, if policy does.
+func (s *session) admit(d Dialogue, req Request, l *link, reply Reply) *Ending {
+	verdict := s.verified()
+	if verdict.Action.Refuses() {
 		l.close()
 		ref := s.policyRefusal(verdict)
 		ref.Verified = true
@@ -390,7 +402,7 @@ func (s *session) enter(req Request, b *Backend) (*link, Reply, error) {
 		l.close()
 	}
 	s.action = "connecting to the backend"
-	l, err := b.connect(s.engine.overdue, s.origin())
+	l, early, err := s.reach(b, req)
 	if err != nil {
 		b.doubted()
 		return nil, nil, err
@@ -400,9 +412,14 @@ func (s *session) enter(req Request, b *Backend) (*link, Reply, error) {
 	s.action = "logging in at the backend"
 	reply, err := l.peer.Login(req)
 	var no *Rejection
-	if err == nil || errors.As(err, &no) {
+	switch {
+	case err == nil || errors.As(err, &no):
 		b.answered()
-	} else {
+	case errors.Is(err, errStopped):
+	case early && s.again(req, err):
+		l.drop()
+		return s.enter(req, b)
+	default:
 		b.doubted()
 	}
 	if err != nil {
@@ -417,7 +434,10 @@ func (s *session) enter(req Request, b *Backend) (*link, Reply, error) {
 
 // origin is what the backend is told of this session.
 func (s *session) origin() Origin {
-	o := Origin{Session: s.id, Client: s.client, Server: s.server, Software: s.talk.Client()}
+	o := Origin{Session: s.id, Client: s.client, Server: s.server}
+	if s.talk != nil {
+		o.Software = s.talk.Client()
+	}
 	if s.tls != nil {
 		o.TLS, o.Cipher = s.facts.Get(policy.TLS), s.event.Cipher
 	}

@@ -179,6 +179,11 @@ func (d *toyDialogue) Credential() (Request, error) {
 	return *r, nil
 }
 
+func (d *toyDialogue) Abort(_ Request, why error) error {
+	d.pending = nil
+	return d.wire.Say("NO " + why.Error() + "\r\n")
+}
+
 func (d *toyDialogue) Refuse(_ Request, ref Refusal) error {
 	d.pending = nil
 	return d.wire.Say(fmt.Sprintf("NO %s %s\r\n", refusedWords[ref.Class], ref.Text))

@@ -80,7 +80,13 @@ func (w *Wire) Exchange(mark, initial string, l Limits, r *Request) error {
 // mechanism's error is told so, too, and its answer means nothing (RFC 7628
 // section 3.2.3).
 func (w *Wire) Challenge(mark string, challenge []byte, l Limits) ([]byte, error) {
-	if err := w.Say(mark + base64.StdEncoding.EncodeToString(challenge) + "\r\n"); err != nil {
+	return w.Prompt(mark+base64.StdEncoding.EncodeToString(challenge), l)
+}
+
+// Prompt sends a challenge as it is to stand on the wire and reads the line that
+// answers it.
+func (w *Wire) Prompt(line string, l Limits) ([]byte, error) {
+	if err := w.Say(line + "\r\n"); err != nil {
 		return nil, err
 	}
 	return w.Line(l.Token)

@@ -65,6 +65,9 @@ type session struct {
 	hold    *policy.Hold // that was in force then
 	link    *link        // the last one to a backend
 
+	early    *link // made before the greeting, for its timestamp, and not yet used
+	prompted bool  // an exchange has passed a challenge to the client
+
 	mu    sync.Mutex // guards the following, which a shutdown looks at
 	left  bool       // a shutdown has spoken
 	gone  bool       // and has cut
@@ -111,6 +114,9 @@ func (s *session) run() {
 	s.conn.Close()
 	if s.link != nil {
 		s.link.drop() // once more, after a panic
+	}
+	if s.early != nil {
+		s.early.drop()
 	}
 	if s.counted {
 		s.engine.tally.remove(s.client.Addr())
@@ -294,6 +300,7 @@ func (s *session) open(a Advert) Dialogue {
 func (s *session) converse() *Ending {
 	s.phase, s.action = talking, "asking the backend what it offers"
 	s.ask()
+	s.lead()
 	s.action = "greeting the client"
 	d := s.open(s.advert())
 	// Where STARTTLS is still to come, the name in it may lead to another brand.
@@ -318,6 +325,10 @@ func (s *session) converse() *Ending {
 		case Chosen:
 			var refused bool
 			if refused, end = s.chosen(d, req); refused {
+				break
+			}
+			if s.passes(req.Mech) {
+				end = s.pass(d, req)
 				break
 			}
 			if req, err = d.Credential(); err != nil {
@@ -388,6 +399,10 @@ func (s *session) upgrade(d Dialogue, req Request) *Ending {
 	s.facts.Forget(policy.Mech, policy.Account, policy.Domain, policy.UserForm, policy.Client)
 	s.patience(s.settings.Times.Login)
 	s.ask() // the server name may have chosen another brand
+	if s.early != nil && s.early.backend != s.backend() {
+		s.early.drop()
+		s.early = nil
+	}
 	d.Upgrade(s.advert())
 	return nil
 }

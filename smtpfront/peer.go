@@ -95,6 +95,12 @@ func (p *peer) login(r proxy.Request) (proxy.Reply, error) {
 	mechs, _ := p.words("AUTH")
 	mech, encoded, must := proxy.Response(r, p.origin.Master)
 	queue := []string{encoded}
+	if r.Through != nil {
+		mech, must, queue = r.Mech, true, nil
+		if r.Initial != "" {
+			queue = []string{r.Initial.Reveal()}
+		}
+	}
 	if !must && !slices.Contains(mechs, "PLAIN") {
 		mech, queue = "LOGIN", []string{
 			base64.StdEncoding.EncodeToString([]byte(r.User)),
@@ -106,14 +112,16 @@ func (p *peer) login(r proxy.Request) (proxy.Reply, error) {
 	}
 	p.sent = append(slices.Clone(queue), r.Secret.Reveal())
 	command := "AUTH " + mech
-	if line := command + " " + queue[0]; mech != "LOGIN" && len(line)+2 <= commandLine {
-		command, queue = line, nil
+	if len(queue) > 0 && mech != "LOGIN" {
+		if line := command + " " + queue[0]; len(line)+2 <= commandLine {
+			command, queue = line, nil
+		}
 	}
 	if err := p.wire.Say(command + "\r\n"); err != nil {
 		return nil, err
 	}
 	var challenge []byte
-	for range 4 { // two responses of LOGIN and the end, with one to spare
+	for i := 0; i < 4 || r.Through != nil; i++ { // two responses of LOGIN and the end, with one to spare; Through has bounds of its own
 		a, err := p.read()
 		if err != nil {
 			return nil, err
@@ -128,6 +136,13 @@ func (p *peer) login(r proxy.Request) (proxy.Reply, error) {
 		switch {
 		case len(queue) > 0:
 			say, queue = queue[0], queue[1:]
+		case r.Through != nil:
+			response, err := r.Through.Respond(a.lines[0])
+			if err != nil {
+				return nil, err
+			}
+			say = response.Reveal()
+			p.sent = append(p.sent, say)
 		case !proxy.IsBearer(mech):
 			return nil, errors.New("the backend asked for more than a password")
 		default:

@@ -39,6 +39,7 @@ var Front = &proxy.Front{
 	Word:        "SMTP",
 	ALPN:        "smtp",
 	Port:        465,
+	Mark:        mark,
 	OutageEarly: true,
 	Goodbye:     "421 4.3.2 Server is restarting, please connect again.\r\n", // RFC 5321 section 3.8
 	Open: func(w *proxy.Wire, a proxy.Advert, l proxy.Limits) proxy.Dialogue {
@@ -130,7 +131,7 @@ func (d *dialogue) obey(c *command) (proxy.Request, error) {
 			return none, d.wrong(501, badArguments, "AUTH wants the name of a mechanism")
 		}
 		d.pending = c
-		return proxy.Request{Kind: proxy.Chosen, Mech: c.mech, Exposed: secret}, nil
+		return proxy.Request{Kind: proxy.Chosen, Mech: c.mech, Initial: proxy.Secret(c.initial), Exposed: secret}, nil
 	case "MAIL": // RFC 4954 section 6: not before a login
 		if d.denied != nil {
 			return none, d.deny()
@@ -224,13 +225,20 @@ func (d *dialogue) Credential() (proxy.Request, error) {
 	d.pending = nil
 	r := proxy.Request{Kind: proxy.Login, Mech: c.mech} // RFC 4954 section 4
 	switch err := d.wire.Exchange(mark, c.initial, d.limits, &r); {
-	case errors.Is(err, proxy.ErrCancelled):
-		return proxy.Request{}, d.wrong(501, smtp.EnhancedCode{5, 7, 0}, "AUTH cancelled")
-	case errors.Is(err, proxy.ErrMalformed):
-		return proxy.Request{}, d.wrong(501, badSyntax, "Malformed credential")
+	case errors.Is(err, proxy.ErrCancelled), errors.Is(err, proxy.ErrMalformed):
+		return proxy.Request{}, d.Abort(r, err)
 	default:
 		return r, err
 	}
+}
+
+// Abort answers an AUTH without a credential (RFC 4954 section 4).
+func (d *dialogue) Abort(_ proxy.Request, why error) error {
+	d.pending = nil
+	if errors.Is(why, proxy.ErrCancelled) {
+		return d.wrong(501, smtp.EnhancedCode{5, 7, 0}, "AUTH cancelled")
+	}
+	return d.wrong(501, badSyntax, "Malformed credential")
 }
 
 // codes are the answers, by class of refusal (RFC 4954 section 6, RFC 5321
