@@ -116,11 +116,11 @@ func (c *cutover) welcome(s *screen, dir string, p demoPorts) string {
 		program = shellWord(executable())
 	}
 	conf := "-c " + shellWord(filepath.Join(dir, "mailreeve.yaml"))
-	b.WriteString(strings.NewReplacer("{user}", "-u anna@demo.example:"+demo.Password, "{imap}", fmt.Sprint(p.imap), "{pop3}", fmt.Sprint(p.pop3),
+	b.WriteString(strings.NewReplacer("{password}", demo.Password, "{user}", "-u anna@demo.example:"+demo.Password, "{imap}", fmt.Sprint(p.imap), "{pop3}", fmt.Sprint(p.pop3),
 		"{submission}", fmt.Sprint(p.submission), "{ca}", shellWord(filepath.Join(dir, "ca.pem")), "{program}", program, "{conf}", conf).Replace(
 		`Paste these again in each stage, in clear:
   curl -sv {user} 'imap://localhost:{imap}/INBOX;UID=1' 2>&1 | grep '^<'
-  curl -sv {user} pop3://localhost:{pop3}/1 2>&1 | grep '^<'
+  printf 'USER anna@demo.example\r\nPASS {password}\r\nSTAT\r\nQUIT\r\n' | curl -s telnet://localhost:{pop3}
   printf 'Subject: Hello\r\n\r\n' | curl -sv {user} --mail-from anna@demo.example --mail-rcpt bert@demo.example -T - smtp://localhost:{submission} 2>&1 | grep '^<'
 and this, over TLS, which works in all of them:
   curl -sv {user} --cacert {ca} --ssl-reqd 'imap://localhost:{imap}/INBOX;UID=1' 2>&1 | grep '^<'
