@@ -375,3 +375,32 @@ func TestStateThatCannotBe(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A list of aliases is watched like one of old names; a bad line takes no other with it.
+func TestAliasesAreWatched(t *testing.T) {
+	dir, _ := files(t)
+	aliases := filepath.Join(dir, "aliases.txt")
+	conf, s := settingsOf(t, dir, everyKey)
+	l := lists{inForce: look(conf), last: look(conf)}
+	if l.changed(conf) {
+		t.Error("it has changed by itself")
+	}
+	if err := os.WriteFile(aliases, []byte("info anna\nno alias at all\n4711 bert\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if l.changed(conf) || !l.changed(conf) {
+		t.Error("a change is not seen when it is the same twice")
+	}
+	after, err := settings(conf, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if was, is := resolvedName(s.Brands[0], "4711"), resolvedName(after.Brands[0], "4711"); was != "4711@example.org 4711" || is != "bert@example.org bert" {
+		t.Errorf("4711 was %s and is %s", was, is)
+	}
+	for _, p := range forgiven(conf, conf.Check(time.Time{})) {
+		if p.File == aliases && (p.Severity != config.Warning || p.Line != 2) {
+			t.Errorf("told of the list: %v", p)
+		}
+	}
+}
