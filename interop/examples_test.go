@@ -40,7 +40,7 @@ func (rig *Rig) example(t *testing.T, name, caFile string, changes ...string) *P
 		file = strings.Replace(file, changes[i], changes[i+1], 1)
 	}
 	servers := map[string]Endpoint{"143": rig.IMAP, "110": rig.POP3, "587": rig.SubmissionStartTLS}
-	backend := regexp.MustCompile(`addresses: \['10\.0\.0\.[56]:(\d+)'\], tls: starttls, name: [a-z]+\.example\.org,`)
+	backend := regexp.MustCompile(`addresses: \['10\.0\.0\.[56]:(\d+)'\], tls: starttls, name: [a-z0-9]+\.example\.org,`)
 	file = backend.ReplaceAllStringFunc(file, func(line string) string {
 		e := servers[backend.FindStringSubmatch(line)[1]]
 		return fmt.Sprintf("addresses: ['%s'], tls: starttls, ca: %q,", e.Addr(), rig.CAFile)
