@@ -155,7 +155,7 @@ func (s *session) advert() Advert {
 	}
 	a.Stamp = s.stamp()
 	for _, mech := range s.passing() { // behind those that can be replayed, for programs that take the first
-		if mildest.Action.Refuses() || !s.could(mech).Action.Refuses() {
+		if mildest.Action.Refuses() || !s.could(mech).Action.Refuses() && !s.probed(mech) {
 			a.Mechs = append(a.Mechs, mech)
 		}
 	}

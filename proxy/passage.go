@@ -69,7 +69,7 @@ func (s *session) lead() {
 		return
 	}
 	s.ponder()
-	if s.could(apop).Action.Refuses() {
+	if s.could(apop).Action.Refuses() || s.probed(apop) {
 		return // a timestamp would invite programs to what is refused, and in words that look like a wrong password
 	}
 	s.action = "connecting to the backend for its timestamp"
@@ -259,7 +259,7 @@ func (p *passage) look(response string) bool {
 	s.event.Attempts++
 	s.identify(&Request{Mech: p.req.Mech, User: c.user, Authzid: c.authzid})
 	s.ponder()
-	if verdict := s.decide(); verdict.Action.Refuses() && s.tells(verdict) {
+	if verdict := s.decide(); verdict.Action.Refuses() && s.blind(verdict) {
 		ref := s.policyRefusal(verdict)
 		p.refusal = &ref
 		return false
