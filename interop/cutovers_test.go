@@ -265,6 +265,27 @@ func TestExampleDatedSwitchOff(t *testing.T) {
 		try{program: "mbsync", at: p.IMAP.By(Plain), mech: "LOGIN", hears: ended},
 		try{program: "fetchmail POP3", at: p.POP3.By(Plain), hears: pop3 + help},
 		try{program: "curl SMTP", at: p.Submission.By(Plain), hears: smtp + help})
+	// In clear, right and wrong passwords hear the same, and the server is not asked.
+	dovecot := rig.DovecotLog.Here()
+	for _, at := range []Endpoint{p.IMAP, p.POP3} {
+		var heard [2]string
+		for i, password := range []string{"secret", "wrong"} {
+			k := rig.Dial(t, at.By(Plain))
+			if at == p.IMAP {
+				heard[i] = k.Ask("a LOGIN "+scanner.User+" "+password, `^a NO \[UNAVAILABLE\] `+ended)
+			} else {
+				heard[i] = k.Ask("USER "+scanner.User, `^-ERR \[SYS/PERM\] `+ended) + k.Ask("PASS "+password, `^-ERR`)
+			}
+			k.conn.Close()
+			heard[i] = regexp.MustCompile(`\([0-9A-Z]{12}\)`).ReplaceAllString(heard[i], "(ID)")
+		}
+		if heard[0] != heard[1] {
+			t.Errorf("the right password hears %q, a wrong one %q", heard[0], heard[1])
+		}
+	}
+	if said := dovecot.Text(); strings.Contains(said, scanner.User) {
+		t.Errorf("Dovecot was asked:\n%s", said)
+	}
 	s.each("pass", "", told...)
 	// Over TLS the other methods are not offered, and who insists is told which one is left.
 	from := p.Events.Here()
@@ -325,7 +346,7 @@ func TestExampleOptionalTLS(t *testing.T) {
 		s.each(stage[1], "encrypted", s.plain()...)
 		s.oldTLS(stage[1], "modern-tls", "imap.example.org", "^a OK")
 	}
-	// However they type it, a person is one account, and the server hears a bare name.
+	// However they type it, a person is one account, and the server is told its name.
 	for _, login := range []string{"", anna.Bare(), "info@kunde.example"} {
 		dovecot := rig.DovecotLog.Here()
 		x := try{program: "curl IMAP", at: p.IMAP.By(Plain), account: anna, login: login, action: "notify", by: "encrypted"}
