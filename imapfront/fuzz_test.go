@@ -277,6 +277,7 @@ func FuzzPeer(f *testing.F) {
 	for _, said := range proxytest.Said(f, "B<") {
 		f.Add(said, uint8(0), false)
 		f.Add(said, uint8(1), true)
+		f.Add(said, uint8(2), true)
 	}
 	f.Fuzz(func(t *testing.T, said []byte, piece uint8, bearer bool) {
 		conn := &tape{in: said, piece: int(piece)}
@@ -287,6 +288,10 @@ func FuzzPeer(f *testing.F) {
 		req := proxy.Request{Kind: proxy.Login, Token: "a", Mech: "USERPASS", User: "anna", Secret: "x\xe4"}
 		if bearer {
 			req.Mech = "XOAUTH2"
+		}
+		if bearer && piece%2 == 0 {
+			req = proxy.Request{Kind: proxy.Chosen, Token: "a", Mech: "SCRAM-SHA-1", Initial: proxy.Secret(strings.Repeat("x", int(piece)*40)),
+				Through: &proxytest.Answers{Left: 10}}
 		}
 		reply, err := p.Login(req)
 		if err != nil {

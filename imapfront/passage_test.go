@@ -62,8 +62,8 @@ func TestPassage(t *testing.T) {
 			B: a1 AUTHENTICATE SCRAM-SHA-256 {b64:n,,n=anna,r=abc}
 			B< + {b64:r=abcdef,s=x,i=4096}
 			S: + {b64:r=abcdef,s=x,i=4096}
-			C: {b64:c=biws,r=abcdef,p=proof}
-			B: {b64:c=biws,r=abcdef,p=proof}
+			C: {b64:c=biws,r=abcdef,p=Kanarienvogel7}
+			B: {b64:c=biws,r=abcdef,p=Kanarienvogel7}
 			B< + {b64:v=signature}
 			S: + {b64:v=signature}
 			C: 
@@ -78,8 +78,8 @@ func TestPassage(t *testing.T) {
 			B: {b64:n,,n=anna,r=abc}
 			B< + {b64:r=abcdef,s=x,i=4096}
 			S: + {b64:r=abcdef,s=x,i=4096}
-			C: {b64:c=biws,r=abcdef,p=proof}
-			B: {b64:c=biws,r=abcdef,p=proof}
+			C: {b64:c=biws,r=abcdef,p=Kanarienvogel7}
+			B: {b64:c=biws,r=abcdef,p=Kanarienvogel7}
 		`, "anna"},
 		{"SCRAM-SHA-256", `
 			C: a1 AUTHENTICATE SCRAM-SHA-256
@@ -129,6 +129,8 @@ func TestPassageEnds(t *testing.T) {
 		{"backend dies", cram + "C: {b64:anna " + md5 + "}\nB: {b64:anna " + md5 + "}\nB! close\nS: a NO " + outage + "\n" + on, "end=CD attempts=1 refused=unavailable"},
 		{"backend takes its leave", cram + "C: {b64:anna " + md5 + "}\nB: {b64:anna " + md5 + "}\nB< * BYE too late\nB! close\nS: a NO " + outage + "\n" + on, "end=CD attempts=1 refused=unavailable"},
 		{"not today", cram + "C: {b64:anna " + md5 + "}\nB: {b64:anna " + md5 + "}\nB< a NO [UNAVAILABLE] no auth server\nS: a NO " + outage + "\n" + on, "end=CD attempts=1 refused=unavailable"},
+		{"backend repeats the response", "C: a AUTHENTICATE SCRAM-SHA-256 {b64:n,,n=anna,r=x}\n" + challenging + "B: a AUTHENTICATE SCRAM-SHA-256 {b64:n,,n=anna,r=x}\nB< + {b64:r=xy}\nS: + {b64:r=xy}\n" +
+			"C: {b64:c=biws,p=Kanarienvogel7}\nB: {b64:c=biws,p=Kanarienvogel7}\nB< a BAD What is {b64:c=biws,p=Kanarienvogel7}?\nS: a NO " + outage + "\n" + on, "end=CD attempts=1"},
 		{"closed account", cram + "C: {b64:anna " + md5 + "}\nB: {b64:anna " + md5 + "}\nB< a NO [EXPIRED] too old\nS: a NO [EXPIRED] {...}\n" + on, "end=CD attempts=1 refused=no_access"},
 		{"not known there", "C: a AUTHENTICATE CRAM-MD5\n" + challenging + "B: a AUTHENTICATE CRAM-MD5\nB< a NO Unsupported mechanism\nS: a NO " + outage + "\n" + on, "end=CD attempts= refused=unavailable"},
 		{"no longer offered", "C: a AUTHENTICATE NTLM\n" + noIR + "S: a NO " + outage + "\n" + on, "end=CD attempts= refused=unavailable"},

@@ -121,7 +121,7 @@ func (c *canned) SetWriteDeadline(time.Time) error { return nil }
 // and all else an error that says what it is.
 func FuzzReply(f *testing.F) {
 	for _, said := range proxytest.Said(f, "B<") {
-		for mech := range uint8(4) {
+		for mech := range uint8(8) {
 			f.Add(said, mech)
 		}
 	}
@@ -141,6 +141,10 @@ func FuzzReply(f *testing.F) {
 			}
 		}
 		r := proxy.Request{Mech: []string{"USERPASS", "PLAIN", "XOAUTH2", "OAUTHBEARER"}[mech%4], User: "anna", Secret: "secret"}
+		if mech&4 != 0 {
+			r = proxy.Request{Mech: []string{"APOP", "CRAM-MD5", "SCRAM-SHA-1", "NTLM"}[mech%4], Initial: proxy.Secret(strings.Repeat("x", int(mech&8)*40)),
+				Through: &proxytest.Answers{Left: 10}}
+		}
 		reply, err := p.Login(r)
 		var no *proxy.Rejection
 		switch {

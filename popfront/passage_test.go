@@ -93,8 +93,8 @@ func TestPassage(t *testing.T) {
 			B: AUTH SCRAM-SHA-256 {b64:n,,n=an=2Cna,r=abc}
 			B< + {b64:r=abcdef,s=x,i=4096}
 			S: + {b64:r=abcdef,s=x,i=4096}
-			C: {b64:c=biws,r=abcdef,p=proof}
-			B: {b64:c=biws,r=abcdef,p=proof}
+			C: {b64:c=biws,r=abcdef,p=Kanarienvogel7}
+			B: {b64:c=biws,r=abcdef,p=Kanarienvogel7}
 			B< + {b64:v=signature}
 			S: + {b64:v=signature}
 			C: 
@@ -110,8 +110,8 @@ func TestPassage(t *testing.T) {
 			B: {b64:n,a=info,n=anna,r=abc}
 			B< + {b64:r=abcdef,s=x,i=4096}
 			S: + {b64:r=abcdef,s=x,i=4096}
-			C: {b64:c=biws,r=abcdef,p=proof}
-			B: {b64:c=biws,r=abcdef,p=proof}
+			C: {b64:c=biws,r=abcdef,p=Kanarienvogel7}
+			B: {b64:c=biws,r=abcdef,p=Kanarienvogel7}
 		`, "info"},
 	} {
 		t.Run(c.mech, func(t *testing.T) {
@@ -171,6 +171,8 @@ func TestPassageEnds(t *testing.T) {
 		{"no printable challenge", "C: AUTH CRAM-MD5\nB< +OK ready\nB: AUTH CRAM-MD5\nB. + x\\x1b\\r\\n\n" + trouble + on, "end=CD refused=unavailable"},
 		{"too many rounds", cram + "C: {b64:anna " + digest + "}\nB: {b64:anna " + digest + "}\n" +
 			strings.Repeat("B< + {b64:more}\nS: + {b64:more}\nC: {b64:anna "+digest+"}\nB: {b64:anna "+digest+"}\n", 9) + "B< + {b64:more}\n" + trouble + on, "end=CD attempts=1 refused=unavailable"},
+		{"backend repeats the response", "C: AUTH SCRAM-SHA-1 {b64:n,,n=anna,r=x}\nB< +OK ready\nB: AUTH SCRAM-SHA-1 {b64:n,,n=anna,r=x}\nB< + {b64:r=xy}\nS: + {b64:r=xy}\n" +
+			"C: {b64:c=biws,p=Kanarienvogel7}\nB: {b64:c=biws,p=Kanarienvogel7}\nB< -ERR [SYS/TEMP] What is {b64:c=biws,p=Kanarienvogel7}?\n" + trouble + on, "end=CD attempts=1"},
 		{"another name", cram + "C: {b64:anna " + digest + "}\nB: {b64:anna " + digest + "}\nB< + {b64:more}\nS: + {b64:more}\nC: {b64:bert " + digest + "}\nS: -ERR Malformed credential.\n" + on, "end=CD"},
 		{"channel binding", "C: AUTH SCRAM-SHA-256 {b64:p=tls-unique,,n=anna,r=x}\nS: -ERR Malformed credential.\n" + on, "end=CD attempts= backend="},
 		{"could bind", "C: AUTH SCRAM-SHA-256 {b64:y,,n=anna,r=x}\nS: -ERR Dieses Anmeldeverfahren gibt es hier nicht. {...}\n" + on, "end=CD attempts= backend= refused=mechanism"},
@@ -270,8 +272,8 @@ func TestPassageForwards(t *testing.T) {
 		B< +OK Updated
 		B< + {b64:r=abcdef,s=x,i=4096}
 		S: + {b64:r=abcdef,s=x,i=4096}
-		C: {b64:c=biws,r=abcdef,p=proof}
-		B: {b64:c=biws,r=abcdef,p=proof}
+		C: {b64:c=biws,r=abcdef,p=Kanarienvogel7}
+		B: {b64:c=biws,r=abcdef,p=Kanarienvogel7}
 		B< +OK in
 		S: +OK in
 		C! close

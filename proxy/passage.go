@@ -146,7 +146,7 @@ func (s *session) pass(d Dialogue, req Request) *Ending {
 	s.phase, s.prompted = loggingIn, false
 	p := &passage{s: s, req: req, kind: readings[req.Mech]}
 	if req.Initial != "" || req.Mech == apop {
-		if p.kind.last {
+		if p.kind.waits {
 			p.abort = ErrMalformed
 		} else if p.look(req.Initial.Reveal()) {
 			p.bytes = len(req.Initial)
@@ -231,7 +231,7 @@ func (p *passage) look(response string) bool {
 		}
 	}
 	p.heard++
-	if p.kind.only && p.heard > 1 {
+	if p.kind.first && p.heard > 1 {
 		return true
 	}
 	c, err := p.kind.name(raw)
@@ -239,7 +239,7 @@ func (p *passage) look(response string) bool {
 		p.abort = ErrMalformed
 		return false
 	}
-	if p.kind.only && raw[0] == 'y' && slices.Contains(s.offer.Mechs, p.req.Mech+"-PLUS") {
+	if p.kind.first && raw[0] == 'y' && slices.Contains(s.offer.Mechs, p.req.Mech+"-PLUS") {
 		// It could bind the channel and sees no -PLUS; the backend, which has it, must take
 		// that for an attack (RFC 5802 section 6) and would say that the password is wrong.
 		ref := s.refusal(BadMech)

@@ -17,9 +17,9 @@ type claim struct{ user, authzid string }
 
 // reading is how the names of a mechanism are read.
 type reading struct {
-	name func(response []byte) (claim, error) // of a response, decoded
-	only bool                                 // the first response alone names, the others are of any form
-	last bool                                 // the server speaks first: there is no initial response
+	name  func(response []byte) (claim, error) // of a response, decoded
+	first bool                                 // the first response alone names, the others are of any form
+	waits bool                                 // the server speaks first: there is no initial response
 }
 
 // readings are the mechanisms that pass between client and backend: the proxy sees
@@ -29,17 +29,18 @@ type reading struct {
 //	EXTERNAL                        the client's certificate was shown to us, not to the backend
 //	ANONYMOUS                       there is no account
 //	GSSAPI, GSS-SPNEGO, KERBEROS_V4 the name is sealed in the ticket, which is for another host's name
-//	OTP, SKEY, SECURID and others   no mail program has them; they go to "other" or stay refused
+//	OTP, SKEY, SECURID and others   no mail program was met with them
 //
-// A channel-bound client says so, by "y", where it sees no -PLUS; see passage.
+// A client that could bind the channel and sees no -PLUS says so by "y"; see
+// passage.look.
 var readings = map[string]reading{
 	"APOP":          {name: apopName},
-	"CRAM-MD5":      {name: cramName, last: true},
-	"DIGEST-MD5":    {name: digestName, last: true},
+	"CRAM-MD5":      {name: cramName, waits: true},
+	"DIGEST-MD5":    {name: digestName, waits: true},
 	"NTLM":          {name: ntlmName},
-	"SCRAM-SHA-1":   {name: scramName, only: true},
-	"SCRAM-SHA-256": {name: scramName, only: true},
-	"SCRAM-SHA-512": {name: scramName, only: true},
+	"SCRAM-SHA-1":   {name: scramName, first: true},
+	"SCRAM-SHA-256": {name: scramName, first: true},
+	"SCRAM-SHA-512": {name: scramName, first: true},
 }
 
 // hexDigest reports whether s is a keyed MD5 as CRAM-MD5 and APOP write it. Some write it large.

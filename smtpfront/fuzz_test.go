@@ -118,7 +118,7 @@ func (c *canned) SetWriteDeadline(time.Time) error { return nil }
 // of at most 512 bytes, and responses.
 func FuzzReply(f *testing.F) {
 	for _, said := range proxytest.Said(f, "B<") {
-		for mech := range uint8(4) {
+		for mech := range uint8(8) {
 			f.Add(said, mech)
 		}
 		f.Add(said, uint8(128))
@@ -140,6 +140,9 @@ func FuzzReply(f *testing.F) {
 			}
 		}
 		r := proxy.Request{Mech: []string{"LOGIN", "PLAIN", "XOAUTH2", "OAUTHBEARER"}[mech%4], User: "anna", Secret: "secret"}
+		if mech&4 != 0 {
+			r = proxy.Request{Mech: "SCRAM-SHA-1", Initial: proxy.Secret(strings.Repeat("x", int(mech&8)*80)), Through: &proxytest.Answers{Left: 10}}
+		}
 		reply, err := p.Login(r)
 		var no *proxy.Rejection
 		switch {

@@ -76,8 +76,8 @@ func TestPassage(t *testing.T) {
 			B: AUTH SCRAM-SHA-256 {b64:n,,n=anna,r=abc}
 			B< 334 {b64:r=abcdef,s=x,i=4096}
 			S: 334 {b64:r=abcdef,s=x,i=4096}
-			C: {b64:c=biws,r=abcdef,p=proof}
-			B: {b64:c=biws,r=abcdef,p=proof}
+			C: {b64:c=biws,r=abcdef,p=Kanarienvogel7}
+			B: {b64:c=biws,r=abcdef,p=Kanarienvogel7}
 			B< 334 {b64:v=signature}
 			S: 334 {b64:v=signature}
 			C: 
@@ -130,6 +130,8 @@ func TestPassageEnds(t *testing.T) {
 		{"malformed", cram + "C: {b64:anna}\nS: 501 5.5.2 Malformed credential\n" + on, "end=CD attempts="},
 		{"over-long", cram + "C. " + strings.Repeat("x", 12<<10+3) + "\\r\\n\nS: 421 4.5.0 {...}\nS.\nC! close\n", "end=PL reason=line_too_long attempts="},
 		{"backend dies", cram + answer + "B! close\n" + outage + on, "end=CD attempts=1 refused=unavailable"},
+		{"backend repeats the response", "C: AUTH SCRAM-SHA-256 {b64:n,,n=anna,r=x}" + passes + "B: AUTH SCRAM-SHA-256 {b64:n,,n=anna,r=x}\nB< 334 {b64:r=xy}\nS: 334 {b64:r=xy}\n" +
+			"C: {b64:c=biws,p=Kanarienvogel7}\nB: {b64:c=biws,p=Kanarienvogel7}\nB< 500 5.5.2 What is {b64:c=biws,p=Kanarienvogel7}?\n" + outage + on, "end=CD attempts=1"},
 		{"not today", cram + answer + "B< 454 4.7.0 Temporary authentication failure\n" + outage + on, "end=CD attempts=1 refused=unavailable"},
 		{"not known there", "C: AUTH CRAM-MD5" + passes + "B: AUTH CRAM-MD5\nB< 535 5.7.8 Error: no mechanism available\n" + outage + on, "end=CD attempts= refused=unavailable"},
 		{"too many rounds", cram + answer + strings.Repeat("B< 334 {b64:more}\nS: 334 {b64:more}\n"+answer, 9) + "B< 334 {b64:more}\n" + outage + on, "end=CD attempts=1 refused=unavailable"},

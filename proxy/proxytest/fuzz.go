@@ -2,6 +2,7 @@ package proxytest
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"testing"
@@ -43,6 +44,17 @@ func FuzzDialogue(f *testing.F, front *proxy.Front, probe string, serve func(*te
 			}
 		})
 	})
+}
+
+// Answers is a client in an exchange that passes: it answers so many challenges.
+type Answers struct{ Left int }
+
+// Respond says nothing of interest.
+func (a *Answers) Respond(string) (proxy.Secret, error) {
+	if a.Left--; a.Left < 0 {
+		return "", errors.New("too many challenges")
+	}
+	return "c2VjcmV0", nil
 }
 
 // converse is one session of a client that says its piece and listens.
