@@ -1,9 +1,13 @@
 package interop
 
 import (
+	"bufio"
+	"encoding/base64"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -128,4 +132,75 @@ func TestProxyPassageByHand(t *testing.T) {
 	k.Ask("APOP "+a.User+" c4c9334bac560ecc979e58001b3e22fb", `^-ERR \[AUTH\] `)
 	k.Ask("USER "+a.User, `^\+OK`)
 	k.Ask("PASS secret", `^\+OK Logged in`)
+}
+
+// ntlmServer is an IMAP server that has NTLM, which Debian's Dovecot has not, and takes whoever
+// answers its challenge. It returns its address.
+func ntlmServer(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { listener.Close() })
+	challenge := base64.StdEncoding.EncodeToString([]byte("NTLMSSP\x00\x02\x00\x00\x00" + // [MS-NLMP] section 2.2.1.2
+		"\x00\x00\x00\x00\x30\x00\x00\x00" + "\x01\x02\x00\x00" + "8 bytes." + strings.Repeat("\x00", 16)))
+	serve := func(conn net.Conn) {
+		defer conn.Close()
+		say := func(line string) { fmt.Fprintf(conn, "%s\r\n", line) }
+		say("* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN AUTH=NTLM] ready")
+		for lines := bufio.NewScanner(conn); lines.Scan(); {
+			tag, command, _ := strings.Cut(lines.Text(), " ")
+			switch {
+			case strings.HasPrefix(command, "AUTHENTICATE NTLM"):
+				say("+ " + challenge)
+				if !lines.Scan() {
+					return
+				}
+				say(tag + " OK [CAPABILITY IMAP4rev1] in")
+			case strings.HasPrefix(command, "LIST"):
+				say("* LIST () \"/\" NTLM-box")
+				say(tag + " OK done")
+			case command == "LOGOUT":
+				say("* BYE")
+				say(tag + " OK")
+				return
+			default:
+				say(tag + " OK done")
+			}
+		}
+	}
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go serve(conn)
+		}
+	}()
+	return listener.Addr().String()
+}
+
+// A real program's NTLM passes, and its name is read.
+func TestProxyNTLM(t *testing.T) {
+	rig := StartServers(t)
+	Require(t, "curl")
+	p := rig.Prepare(t, Setup{Hop: Named, More: "policy: policy.yaml"})
+	must(t, os.WriteFile(filepath.Join(filepath.Dir(p.Config), "policy.yaml"), []byte(observing), 0o600))
+	file, err := os.ReadFile(p.Config)
+	must(t, err)
+	was := regexp.MustCompile(`(?m)^  imap: \{ addresses: .*$`)
+	must(t, os.WriteFile(p.Config, was.ReplaceAll(file, []byte("  imap: { addresses: ['"+ntlmServer(t)+"'], tls: off }")), 0o600))
+	p.Run(t)
+	for _, user := range []string{"anna@example.test", "bert"} {
+		events := p.Events.Here()
+		login := Login{Endpoint: p.At(IMAP, Implicit), Account: Account{user, "secret"}, CAFile: p.CAFile, Mechanism: "NTLM"}
+		out, err := login.Do(t, func(s *session) error { return s.curl("imap", "") })
+		if err != nil || !strings.Contains(out, "NTLM-box") {
+			t.Errorf("%v\n%s", err, out)
+		}
+		e := p.WaitEvent(t, events, "login by NTLM", func(e Event) bool { return e.Mechanism == "NTLM" && e.Verified })
+		if e.Account != user {
+			t.Errorf("event %+v", e)
+		}
+	}
 }

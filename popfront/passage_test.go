@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"mailreeve/policy"
+	"mailreeve/proxy"
 	"mailreeve/proxy/proxytest"
 )
 
@@ -399,5 +400,47 @@ func TestTimestampOutage(t *testing.T) {
 		S.
 		C! close
 		E: action=pass end=BD reason=backend_unavailable seconds=5
+	`, open)
+}
+
+// twoBrands has another brand, whose backend is another.
+func twoBrands(r *proxytest.Rig) {
+	open(r)
+	first := r.Backend
+	r.Settings.Brands = append(r.Settings.Brands, &proxy.Brand{Name: "other", Hosts: map[string][]string{"pop3": {"pop.other.example"}},
+		Backends: map[string]*proxy.Backend{"pop3": {Front: Front, Addresses: []string{"other.test:1"}, Connect: first.Connect, Login: first.Login,
+			Hostname: first.Hostname, Dialer: first.Dialer}}})
+}
+
+// The server name may lead to another backend, which did not give the timestamp.
+func TestTimestampOfAnother(t *testing.T) {
+	playWith(t, stamped, "starttls", lead+`
+		S: +OK proxy.test.example ready. `+stamp1+`
+		C: STLS
+		S: +OK Begin TLS negotiation.
+		C! tls pop.other.example
+		B! next
+		B< +OK ready <2.2@other.example>
+		B: CAPA
+		B< +OK
+		B< SASL PLAIN
+		B< .
+		B: QUIT
+		C: APOP anna `+digest+`
+		S: -ERR {...}
+		C! close
+		E: action=pass end=CD brand=other attempts= refused=mechanism
+	`, twoBrands)
+}
+
+// A session that holds such a connection ends like any other.
+func TestTimestampAtShutdown(t *testing.T) {
+	playWith(t, stamped, "starttls", lead+`
+		S: +OK proxy.test.example ready. `+stamp1+`
+		P! shutdown
+		S: -ERR [SYS/TEMP] {...}
+		S.
+		C! close
+		E: action=pass end=DD
 	`, open)
 }

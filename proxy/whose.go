@@ -154,8 +154,12 @@ func directive(list []byte) (key string, value, rest []byte, ok bool) {
 	return "", nil, nil, false
 }
 
-// latin1 turns ISO 8859-1 into UTF-8.
+// latin1 turns ISO 8859-1 into UTF-8. What is UTF-8 already, though nobody said
+// so, stays as it is: backends take the bytes for what they are.
 func latin1(text []byte) []byte {
+	if utf8.Valid(text) {
+		return text
+	}
 	var b []byte
 	for _, c := range text {
 		b = utf8.AppendRune(b, rune(c))

@@ -95,6 +95,7 @@ func TestWhose(t *testing.T) {
 		{"DIGEST-MD5", `username="m\xc3\xbcller"`, `mxc3xbcller`, ""}, // quoted pairs
 		{"DIGEST-MD5", "charset=utf-8,username=\"m\xc3\xbcller\"", "m\u00fcller", ""},
 		{"DIGEST-MD5", "username=\"m\xfcller\"", "m\u00fcller", ""},
+		{"DIGEST-MD5", "username=\"m\xc3\xbcller\"", "m\u00fcller", ""}, // not as the RFC has it
 		{"DIGEST-MD5", "charset=utf-8,username=\"m\xfcller\"", "-", ""},
 		{"DIGEST-MD5", `username="an\"n\\a,b",authzid="info@test.example"`, `an"n\a,b`, "info@test.example"},
 		{"DIGEST-MD5", ` , USERNAME = "anna" , nc=1 ,`, "anna", ""},
@@ -131,6 +132,7 @@ func TestWhose(t *testing.T) {
 		{"NTLM", ntlm("Test.Example", "anna", true), "anna@test.example", ""},
 		{"NTLM", ntlm("TEST.EXAMPLE", "m\u00fcller", true), "m\u00fcller@test.example", ""},
 		{"NTLM", ntlm("", "m\xfcller", false), "m\u00fcller", ""},
+		{"NTLM", ntlm("", "m\xc3\xbcller", false), "m\u00fcller", ""},
 		{"NTLM", oldNTLM("anna"), "anna", ""},
 		{"NTLM", ntlm("", "", true), "-", ""}, // anonymous
 		{"NTLM", ntlm("", "an\nna", true), "-", ""},
