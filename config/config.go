@@ -88,7 +88,7 @@ type Brand struct {
 
 	DefaultDomain Host      `yaml:"default_domain" off:"example.org" doc:"Mail domain of customers who log in with a bare name, so that a person is one account in policy, exceptions and events, however the name is typed. Default: none, and a bare name is an account of its own."`
 	Aliases       string    `yaml:"aliases" off:"aliases.txt" doc:"File of further names of accounts: an alias and an account in each line. Empty lines and what follows a # are left out. A change is seen within half a minute."`
-	LoginName     LoginName `yaml:"login_name" default:"as_typed" doc:"The name that the backend is told: as the customer typed it; bare, which leaves default_domain out and no other domain; or the whole address. The last two are in small letters."`
+	LoginName     LoginName `yaml:"login_name" default:"as_typed" doc:"The name that the backend is told: as the customer typed it; bare, which leaves default_domain out and no other domain; or the whole address. The last two are in small letters. The name in an exchange like CRAM-MD5 or SCRAM is part of its proof, and stays as typed."`
 
 	StrictCodes bool                        `yaml:"strict_codes" default:"false" doc:"Refusals bear the codes that the RFCs have for them, like [PRIVACYREQUIRED], where the default prefers those that programs show people."`
 	Texts       map[TextFor]map[TextAt]Text `yaml:"texts" off:"{ plaintext: { warn: 'Nur noch mit SSL/TLS[ ab {date}]: {host}, Port {port}.[ {help}]' } }" doc:"Sentences of your own, in the language of the brand and in ASCII, by finding and action; the others are those of the program. {host}, {port}, {help}, {date}, {until}, {word} and {others} are replaced; what stands in square brackets is left out where a placeholder in it has no value."`

@@ -159,6 +159,7 @@ func TestPassageEnds(t *testing.T) {
 	`
 	for _, c := range []struct{ name, script, event string }{
 		{"cancelled", cram + "C: *\nB: *\nB< -ERR Authentication aborted by client.\nS: -ERR AUTH cancelled.\n" + on, "end=CD attempts= refused="},
+		{"cancelled, and asked again", cram + "C: *\nB: *\nB< + {b64:more}\nS: -ERR AUTH cancelled.\n" + on, "end=CD attempts= refused="},
 		{"malformed", cram + "C: {b64:anna}\nS: -ERR Malformed credential.\n" + on, "end=CD attempts="},
 		{"no base64", cram + "C: Kanarienvogel7!\nS: -ERR Malformed credential.\n" + on, "end=CD attempts="},
 		{"over-long", cram + "C. " + strings.Repeat("x", 12<<10+3) + "\\r\\n\nS: -ERR {...}\nS.\nC! close\n", "end=PL reason=line_too_long attempts="},

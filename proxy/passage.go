@@ -191,6 +191,8 @@ func (p *passage) Respond(challenge string) (Secret, error) {
 	p.rounds++
 	p.bytes += len(challenge)
 	switch {
+	case p.abort != nil:
+		return "", errStopped // the client has given up, and has no answer any more
 	case p.req.Mech == apop:
 		return "", errors.New("the backend asked for more than APOP")
 	case p.rounds > maxRounds:
