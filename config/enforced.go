@@ -129,18 +129,24 @@ func (k *checker) neverNeeded(p *Policy) {
 	}
 	for i, l := range k.Listeners {
 		needed := slices.ContainsFunc(instants, func(at time.Time) bool {
-			return slices.ContainsFunc([]string{"1.0", "1.1"}, func(version string) bool {
-				var f policy.Facts
-				f.Set(policy.Protocol, string(l.Protocol))
-				f.Set(policy.Listener, string(l.Name))
-				f.Set(policy.Port, strconv.Itoa(l.Address.Port))
-				f.Set(policy.TLS, version)
-				mildest, _ := p.Compiled.Bounds(&f, at)
-				return !mildest.Action.Refuses()
+			return slices.ContainsFunc(k.Brands, func(b Brand) bool {
+				return served(p.Compiled, &l, &b, "1.0", at) || served(p.Compiled, &l, &b, "1.1", at)
 			})
 		})
 		if l.OldTLS && !needed {
 			k.warn(child(element("listeners", i), "old_tls"), "the policy refuses TLS 1.0 and 1.1 here, now and later", "leave it out")
 		}
 	}
+}
+
+// served reports whether the policy may let a TLS version in, if only to hear why it is denied.
+func served(p *policy.Policy, l *Listener, b *Brand, version string, at time.Time) bool {
+	var f policy.Facts
+	f.Set(policy.Brand, string(b.Name))
+	f.Set(policy.Protocol, string(l.Protocol))
+	f.Set(policy.Listener, string(l.Name))
+	f.Set(policy.Port, strconv.Itoa(l.Address.Port))
+	f.Set(policy.TLS, version)
+	mildest, _ := p.Bounds(&f, at)
+	return mildest.Action != policy.Refuse
 }
