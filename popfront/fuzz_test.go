@@ -23,6 +23,58 @@ func FuzzDialogue(f *testing.F) {
 	proxytest.FuzzDialogue(f, Front, probe, refuseAll, wantReplies)
 }
 
+// FuzzPassage: the backend challenges whoever names a mechanism that passes, three
+// times, and refuses then. It hears nothing but base64 and the client's giving up.
+func FuzzPassage(f *testing.F) {
+	proxytest.FuzzDialogue(f, Front, probe, challengeAll, wantReplies, open)
+}
+
+var isAPOP = regexp.MustCompile(`^APOP \S+ [0-9a-fA-F]{32}$`)
+
+func challengeAll(t *testing.T, conn net.Conn) {
+	defer conn.Close()
+	lines := bufio.NewReader(conn)
+	say := func(s string) { io.WriteString(conn, s+"\r\n") }
+	say("+OK ready <1.1@backend.example>")
+	left, named := 0, false
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			return
+		}
+		line = strings.TrimSuffix(line, "\r\n")
+		verb, rest, _ := strings.Cut(line, " ")
+		mech, initial, _ := strings.Cut(rest, " ")
+		switch {
+		case left > 0 && (line == "*" || isBase64.MatchString(line)):
+			if left--; left == 0 || line == "*" {
+				say("-ERR [AUTH] no")
+				left = 0
+			} else {
+				say("+ YWJj")
+			}
+		case line == "QUIT":
+			return
+		case line == "CAPA":
+			say("+OK\r\nSASL PLAIN CRAM-MD5 DIGEST-MD5 NTLM SCRAM-SHA-1 SCRAM-SHA-256 SCRAM-SHA-256-PLUS GSSAPI\r\n.")
+		case verb == "AUTH" && isBase64.MatchString(initial) && (mech == "PLAIN" || mech == "CRAM-MD5" || mech == "DIGEST-MD5" || mech == "NTLM" ||
+			mech == "SCRAM-SHA-1" || mech == "SCRAM-SHA-256"):
+			left = 3
+			say("+ YWJj")
+		case isAPOP.MatchString(line):
+			say("-ERR [AUTH] no")
+		case verb == "USER" && rest != "":
+			named = true
+			say("+OK")
+		case verb == "PASS" && named:
+			say("-ERR [AUTH] no")
+		default:
+			t.Errorf("the backend heard %q", line)
+			return
+		}
+	}
+}
+
 // wantReplies checks that what the client heard is POP3.
 func wantReplies(t *testing.T, heard []byte) {
 	list := false
