@@ -101,6 +101,32 @@ func TestParsePolicy(t *testing.T) {
 	})
 }
 
+// TestPolicyAccounts: the case of letters makes no other account, in a file as in a session.
+func TestPolicyAccounts(t *testing.T) {
+	p, err := ParsePolicy("policy.yaml", []byte(strings.Join(basePolicy, "")+`
+exceptions: [{ id: ex-1, for: [encrypted], match: { account: Anna@Test.example }, cap: observe, until: 2026-03-01, reason: copier, owner: support }]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, account := range []string{"anna@test.example", "ANNA@test.example"} {
+		var f policy.Facts
+		for fact, value := range map[string]string{"tls": "none", "account": account} {
+			if err := f.Learn(fact, value); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if v := p.Compiled.Decide(&f, time.Date(2026, 2, 2, 0, 0, 0, 0, time.UTC)); v.Action != policy.Observe {
+			t.Errorf("%s meets %v", account, v.Action)
+		}
+	}
+	if _, err := ParsePolicy("policy.yaml", []byte(strings.Join(basePolicy, "")+`
+exceptions: [{ id: ex-1, for: [encrypted], match: { account: [""], client: "" }, cap: observe, until: 2026-03-01, reason: copier, owner: support }]
+`)); err == nil {
+		t.Error("a name may be empty")
+	}
+}
+
 func TestCheckPolicy(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	cases(t, "policy-check.txt", func(t *testing.T, input string) string {

@@ -160,6 +160,32 @@ func TestExceptedAccount(t *testing.T) {
 		S: a NO [UNAVAILABLE] Passwort ist NICHT falsch. {...}
 		C! close
 		E: action=deny by=[encrypted] exception= exposed=true backend= verified= account= user_form=bare
+	`, inClear+`
+		# Whose login was refused before says nothing of whose the next one is.
+		C: x LOGIN bert Kanarienvogel7
+		S: * OK [ALERT] Passwort ist NICHT falsch. {...}
+		S: x NO [UNAVAILABLE] Passwort ist NICHT falsch. {...}
+		`+in+`
+		E: action=observe by=[encrypted] exception=ex-1 verified=true account=anna attempts=2
+	`, inClear+`
+		# Who logs in on behalf of another is asked for too: not every backend heeds the difference.
+		C: a AUTHENTICATE PLAIN {b64:anna\x00bert\x00Kanarienvogel7}
+		S: * OK [ALERT] Passwort ist NICHT falsch. {...}
+		S: a NO [UNAVAILABLE] Passwort ist NICHT falsch. {...}
+		C: b AUTHENTICATE PLAIN {b64:bert\x00anna\x00Kanarienvogel7}
+		S: b NO [UNAVAILABLE] Passwort ist NICHT falsch. {...}
+		C! close
+		E: action=deny by=[encrypted] exception= exposed=true backend= verified=
+	`)
+	setup{listener: "starttls", change: excepted}.play(t, inClear+`
+		# Capitals make no other account.
+		C: a LOGIN ANNA Kanarienvogel7
+	`+ready+`
+		B: a LOGIN "ANNA" "Kanarienvogel7"
+		B< a OK in
+		S: a OK in
+		C! close
+		E: action=observe by=[encrypted] exception=ex-1 verified=true account=anna
 	`)
 }
 

@@ -371,6 +371,8 @@ func valueOf(fact Fact, value string) (string, error) {
 		if n, err := strconv.ParseUint(value, 10, 16); err != nil || n == 0 || value[0] == '0' {
 			return "", mistake{quote(value) + " is not a port", "write a number from 1 to 65535"}
 		}
+	case Account:
+		return strings.ToLower(value), nil // as sessions have it: the case of letters makes no other account
 	case SNI, Domain:
 		return strings.TrimSuffix(strings.ToLower(value), "."), nil
 	}

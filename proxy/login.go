@@ -74,9 +74,48 @@ func (s *session) ponder() {
 	s.decided, s.hold = s.settings.Now(), s.engine.hold.Load()
 }
 
-// decide is the verdict on what is known for certain.
+// decide is the verdict on what is known for certain. Who logs in on behalf of
+// another meets what is severer for either: some backends take the name in front
+// for no more than a word, and an exception is for whose password it is, too.
 func (s *session) decide() policy.Verdict {
-	return s.settings.Policy.DecideUnder(s.hold, &s.facts, s.decided)
+	v := s.settings.Policy.DecideUnder(s.hold, &s.facts, s.decided)
+	if s.deputy == "" {
+		return v
+	}
+	f := s.facts
+	set := func(fact policy.Fact, value string) { f.Set(fact, value) }
+	whose(set, s.deputy)
+	if own := s.settings.Policy.DecideUnder(s.hold, &f, s.decided); own.Action > v.Action {
+		return own
+	}
+	return v
+}
+
+// whose makes an account and its domain known.
+func whose(learn func(policy.Fact, string), account string) {
+	domain := ""
+	if i := strings.LastIndexByte(account, '@'); i >= 0 {
+		domain = account[i+1:]
+	}
+	learn(policy.Account, account)
+	learn(policy.Domain, domain)
+}
+
+// canonical is the account that a name means, and how a backend is told of it.
+// The case of letters makes no other account.
+func (s *session) canonical(typed string) (account, send string) {
+	account, send = typed, typed
+	if s.brand.Account != nil && typed != "" {
+		whose, told := s.brand.Account(typed)
+		account, send = cmp.Or(whose, typed), cmp.Or(told, typed)
+	}
+	return strings.ToLower(strings.ToValidUTF8(account, "?")), send
+}
+
+// disown forgets whose login was tried.
+func (s *session) disown() {
+	s.deputy = ""
+	s.facts.Forget(policy.Account, policy.Domain, policy.UserForm, policy.Verified)
 }
 
 // judge decides, and puts the verdict into the event with what it takes to go over
@@ -261,8 +300,11 @@ func (s *session) chosen(d Dialogue, req Request) (refused bool, end *Ending) {
 	if req.Mech != "" {
 		s.learn(policy.Mech, known(req.Mech))
 	}
-	if req.User != "" {
+	switch {
+	case req.User != "":
 		s.identify(&req)
+	case req.Mech != "": // whose login was tried before says nothing of whose this is
+		s.disown()
 	}
 	s.ponder()
 	mildest, this := s.could(""), s.could(req.Mech)
@@ -363,26 +405,20 @@ func (s *session) verified() policy.Verdict {
 // that the backend is to be told. It is no more than a claim until the backend
 // confirms it.
 func (s *session) identify(req *Request) {
-	s.facts.Forget(policy.Verified)
-	typed := req.identity()
-	account := typed
-	if s.brand.Account != nil && typed != "" {
-		whose, send := s.brand.Account(typed)
-		account = cmp.Or(whose, typed)
-		req.rename(typed, cmp.Or(send, typed))
+	s.disown()
+	typed, deputy := req.identity(), req.User
+	account, send := s.canonical(typed)
+	if own, _ := s.canonical(deputy); own != account {
+		s.deputy = own
 	}
-	account = strings.ToValidUTF8(account, "?")
+	req.rename(typed, send)
 	s.learn(policy.Mech, req.Mech)
-	s.learn(policy.Account, account)
-	form, domain := "bare", ""
+	whose(s.learn, account)
+	form := "bare"
 	if strings.Contains(typed, "@") {
 		form = "address"
 	}
-	if i := strings.LastIndexByte(account, '@'); i >= 0 {
-		domain = strings.ToLower(account[i+1:])
-	}
 	s.learn(policy.UserForm, form)
-	s.learn(policy.Domain, domain)
 	s.learn(policy.Client, s.talk.Client().name())
 }
 

@@ -30,7 +30,7 @@ func TestLoginAndRelay(t *testing.T) {
 		c.raw.CloseWrite()
 		c.wantClose()
 		e := r.wantEnd("CR", "client_closed")
-		if e.Account != "anna@Test.Example" || e.Domain != "test.example" || e.UserForm != "address" || !e.Verified || e.Exposed ||
+		if e.Account != "anna@test.example" || e.Domain != "test.example" || e.UserForm != "address" || !e.Verified || e.Exposed ||
 			e.Mechanism != "PLAIN" || e.Action != "pass" || e.Backend != "one:1" || e.Client != "Thunderbird" || e.Hello != "[192.0.2.7]" ||
 			e.Attempts != 1 || e.Seconds < 1800 || e.Policy != policy.Enforced().String() || !idForm.MatchString(e.ID) {
 			t.Errorf("%+v", e)

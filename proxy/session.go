@@ -63,6 +63,7 @@ type session struct {
 	bad     int          // requests refused
 	decided time.Time    // when policy was last asked, by its own clock
 	hold    *policy.Hold // that was in force then
+	deputy  string       // the account that logs in on behalf of another, if one does
 	link    *link        // the last one to a backend
 
 	early    *link // made before the greeting, for its timestamp, and not yet used
@@ -396,7 +397,8 @@ func (s *session) upgrade(d Dialogue, req Request) *Ending {
 	if req.Warned {
 		s.engine.upgraders.add(s.client.Addr(), s.listener.Name)
 	}
-	s.facts.Forget(policy.Mech, policy.Account, policy.Domain, policy.UserForm, policy.Client)
+	s.facts.Forget(policy.Mech, policy.Client)
+	s.disown()
 	s.patience(s.settings.Times.Login)
 	s.ask() // the server name may have chosen another brand
 	if s.early != nil && s.early.backend != s.backend() {

@@ -80,7 +80,8 @@ type Brand struct {
 
 	// Account says whose mailbox a name is that a customer has typed, and what the
 	// backend is to be told; a person is then one account in policy and events,
-	// however often named. Nil: as typed, both. Called in many sessions at once.
+	// however often named. Nil: as typed, both. An account is in small letters in any
+	// case. Called in many sessions at once.
 	Account func(typed string) (account, send string)
 
 	// Texts are the brand's own sentences, in its language; what is not in it
