@@ -237,6 +237,10 @@ func TestExampleDatedSwitchOff(t *testing.T) {
 	s.each("notify", "encrypted", s.plain()...)
 	s.each("notify", "encrypted password-only", hidden...)
 	s.each("notify", "password-only", cramInTLS)
+	// The event log tells who would be refused on the day.
+	if said, code := p.Command(t, "policy", "replay", "--events", p.Events.path, "--policy", "policy.yaml", "--at", "2024-09-20"); code != 0 || !regexp.MustCompile(`(?m)^kunde\d+@example\.test +1 of 1 +encrypted, password-only `).MatchString(said) {
+		t.Errorf("the replay: %d\n%s", code, said)
+	}
 	s.each("notify", "canonical-host", try{program: "curl IMAP", at: p.IMAPS, host: "mail.example.org"})
 
 	// A trial: for a while, in words that say until when. It ends by itself.
@@ -300,8 +304,12 @@ func TestExampleDatedSwitchOff(t *testing.T) {
 	// The copier goes on from its own network, and from nowhere else.
 	there := []string{"--interface", "127.0.7.1"}
 	x := try{program: "curl IMAP", at: p.IMAP.By(Plain), account: scanner, args: there, action: "notify", by: "encrypted"}
-	if _, e := s.try(x); e.Exception != "ex-017" {
+	_, e := s.try(x)
+	if e.Exception != "ex-017" {
 		t.Errorf("event %+v", e)
+	}
+	if said, code := p.Command(t, "policy", "explain", e.ID, "-c", p.Config); code != 0 || !strings.Contains(said, "ex-017") || !strings.Contains(said, "notify") {
+		t.Errorf("the explanation: %d\n%s", code, said)
 	}
 	s.each("notify", "encrypted", try{program: "curl SMTP", at: p.Submission.By(Plain), account: scanner, args: there})
 	s.each("deny", "encrypted",
