@@ -25,7 +25,7 @@ var cutoverStages = []struct {
 	what string
 }{
 	{policy.Observe, "nothing is to be seen, but the event says so"},
-	{policy.Warn, "the login works; IMAP shows a sentence, once a day for each account and program"},
+	{policy.Warn, "the login works; IMAP shows a sentence, once a day for each account and program (those without a name are one)"},
 	{policy.TempFail, "a trial: it is refused for now, in words that are not those of a wrong password"},
 	{policy.Deny, "it is refused; only TLS is left"},
 }
@@ -122,6 +122,9 @@ func (c *cutover) welcome(s *screen, dir string, p demoPorts) string {
   curl -sv {user} 'imap://localhost:{imap}/INBOX;UID=1' 2>&1 | grep '^<'
   printf 'USER anna@demo.example\r\nPASS {password}\r\nSTAT\r\nQUIT\r\n' | curl -s telnet://localhost:{pop3}
   printf 'Subject: Hello\r\n\r\n' | curl -sv {user} --mail-from anna@demo.example --mail-rcpt bert@demo.example -T - smtp://localhost:{submission} 2>&1 | grep '^<'
+or set a mail program so, without encryption, and let it log in anew (IMAP stays connected: restart the program):
+  incoming  IMAP  localhost, port {imap}, or POP3, port {pop3}; normal password, in clear
+  outgoing  SMTP  localhost, port {submission}; normal password, in clear
 and this, over TLS, which works in all of them:
   curl -sv {user} --cacert {ca} --ssl-reqd 'imap://localhost:{imap}/INBOX;UID=1' 2>&1 | grep '^<'
 See what is in force, stop it, let it go on, and ask why:

@@ -316,9 +316,9 @@ brands:
     language: en
     help: https://help.demo.example/mail
     hosts:
-      imap: [imap.demo.example, localhost]
-      pop3: [pop.demo.example, localhost]
-      submission: [smtp.demo.example, localhost]
+      imap: [localhost, imap.demo.example]
+      pop3: [localhost, pop.demo.example]
+      submission: [localhost, smtp.demo.example]
     ports: { imap: %d, pop3: %d, submission: %d }
 listeners:
 `, ports.imaps, ports.pop3s, ports.submissions)

@@ -61,7 +61,9 @@ const form = "%-8s  %-10s %5v  %-8s  %-22s %-24s %s"
 func (s *screen) show(e *events.Session) {
 	color, outcome := dim, e.Sentence
 	switch {
-	case e.Action == "deny" || e.Action == "refuse" || e.Action == "tempfail":
+	case e.Action == "tempfail":
+		color, outcome = red, "refused for now: policy wants "+strings.Join(e.By, ", ")
+	case e.Action == "deny" || e.Action == "refuse":
 		color, outcome = red, "refused: policy wants "+strings.Join(e.By, ", ")
 	case e.Verified:
 		color, outcome = green, fmt.Sprintf("logged in, %s in, %s out, %.1fs", amount(e.BytesIn), amount(e.BytesOut), e.Seconds)

@@ -36,7 +36,7 @@ func TestScreen(t *testing.T) {
 			base(func(e *events.Session) {
 				e.Action, e.By, e.Refused = "refuse", []string{"modern-tls", "canonical-host"}, "policy"
 			})},
-		{"for now", "imap        9993  TLS 1.3   anna@demo.example      Thunderbird 153.7        refused: policy wants encrypted", red,
+		{"for now", "imap        9993  TLS 1.3   anna@demo.example      Thunderbird 153.7        refused for now: policy wants encrypted", red,
 			base(func(e *events.Session) {
 				e.Action, e.By, e.Refused = "tempfail", []string{"encrypted"}, "policy_for_now"
 			})},
