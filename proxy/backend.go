@@ -69,6 +69,8 @@ type Backend struct {
 	Master *Master
 	Check  *Backend
 
+	early tally // connections made before a greeting that no login has used yet
+
 	dumb sometimes // "cannot be asked", in the log: anybody can connect while it is down
 
 	mu     sync.Mutex           // guards the following

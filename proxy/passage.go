@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -20,6 +21,13 @@ const (
 	// maxRounds bounds the challenges of one exchange: no mechanism here has more than three.
 	maxRounds = 10
 	apop      = "APOP"
+
+	// mostEarly and earlyEach bound the connections to a backend that were made for a
+	// timestamp and wait for a login, in all and for one client: some backends take a
+	// hundred connections that are not logged in, and all others want in, too. A
+	// program that has a timestamp uses it at once.
+	mostEarly = 64
+	earlyEach = 8
 )
 
 // Stamper is a Peer whose greeting may have a timestamp for APOP (RFC 1939
@@ -72,6 +80,18 @@ func (s *session) lead() {
 	if s.could(apop).Action.Refuses() || s.probed(apop) {
 		return // a timestamp would invite programs to what is refused, and in words that look like a wrong password
 	}
+	if !b.early.enter(mostEarly) {
+		return
+	}
+	if !b.early.add(s.client.Addr(), earlyEach) {
+		b.early.leave()
+		return
+	}
+	defer func() {
+		if s.early == nil {
+			b.spent(s.client.Addr())
+		}
+	}()
 	s.action = "connecting to the backend for its timestamp"
 	ctx, cancel := s.hurried(s.engine.overdue, offerPatience)
 	defer cancel()
@@ -95,6 +115,22 @@ func (s *session) lead() {
 	s.early = l
 }
 
+// spend takes the connection that was made before the greeting, where there is one.
+func (s *session) spend() *link {
+	l := s.early
+	if l != nil {
+		s.early = nil
+		l.backend.spent(s.client.Addr())
+	}
+	return l
+}
+
+// spent counts a connection no more that was made before a greeting.
+func (b *Backend) spent(client netip.Addr) {
+	b.early.remove(client)
+	b.early.leave()
+}
+
 // stamp is the timestamp to greet with.
 func (s *session) stamp() string {
 	if s.early == nil {
@@ -108,7 +144,7 @@ func (s *session) stamp() string {
 // APOP alone when TLS has begun since.
 func (s *session) reach(b *Backend, req Request) (l *link, early bool, err error) {
 	if l = s.early; l != nil && l.backend == b && (req.Mech == apop || !b.Proxy || l.secure == (s.tls != nil)) {
-		s.early = nil
+		s.spend()
 		l.wire.SetReadDeadline(time.Now().Add(b.Login))
 		l.peer.(Stamper).Resume(s.origin())
 		return l, true, nil

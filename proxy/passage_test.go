@@ -51,6 +51,8 @@ func TestReach(t *testing.T) {
 				defer far.Close()
 				peer := &stampedPeer{}
 				s := &session{engine: &Engine{overdue: t.Context()}, early: &link{wire: NewWire(conn), peer: peer, backend: backend, secure: test.then}}
+				backend.early.enter(mostEarly)
+				backend.early.add(s.client.Addr(), earlyEach)
 				if test.now {
 					s.learn(policy.TLS, "1.3")
 					s.tls = &tls.ConnectionState{}

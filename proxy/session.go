@@ -116,8 +116,8 @@ func (s *session) run() {
 	if s.link != nil {
 		s.link.drop() // once more, after a panic
 	}
-	if s.early != nil {
-		s.early.drop()
+	if l := s.spend(); l != nil {
+		l.drop()
 	}
 	if s.counted {
 		s.engine.tally.remove(s.client.Addr())
@@ -402,8 +402,7 @@ func (s *session) upgrade(d Dialogue, req Request) *Ending {
 	s.patience(s.settings.Times.Login)
 	s.ask() // the server name may have chosen another brand
 	if s.early != nil && s.early.backend != s.backend() {
-		s.early.drop()
-		s.early = nil
+		s.spend().drop()
 	}
 	d.Upgrade(s.advert())
 	return nil
