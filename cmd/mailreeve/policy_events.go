@@ -139,7 +139,9 @@ func (e *explainer) session(out io.Writer, id string) error {
 	for _, line := range append(sessionLines(s, zone), "") {
 		fmt.Fprintln(out, onOneLine(line))
 	}
-	if note != "" {
+	if note == "" { // the session is over: nothing more became known
+		x.Mildest, x.Severest = x.Action, x.Action
+	} else {
 		fmt.Fprintf(out, "%s\n\n", onOneLine(note))
 	}
 	return e.print(out, x)
