@@ -9,6 +9,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"strings"
+
+	"mailreeve/policy"
 )
 
 // ErrCancelled says that the client gave a SASL exchange up with a "*"
@@ -43,6 +45,9 @@ func SplitAuth(args string) (mech, initial string, secret bool) {
 		return (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_'
 	}) {
 		mech = ""
+	}
+	if mech == policy.UserPass || mech == apop {
+		mech = known("") // these two are commands of their own, and no SASL
 	}
 	return mech, initial, initial != "" && initial != "=" && mech != "LOGIN"
 }

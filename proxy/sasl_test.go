@@ -128,6 +128,7 @@ func TestSplitAuth(t *testing.T) {
 	for in, want := range map[string]string{
 		"plain": "PLAIN||false", "PLAIN  abc ": "PLAIN|abc|true", "PLAIN =": "PLAIN|=|false", "LOGIN YW5uYQ==": "LOGIN|YW5uYQ==|false",
 		"": "||false", "X-Y_1 a": "X-Y_1|a|true", "P\x00 a": "|a|true", strings.Repeat("A", 21): "||false",
+		"userpass x": "other|x|true", "APOP anna x": "other|anna x|true",
 	} {
 		mech, initial, secret := SplitAuth(in)
 		if got := mech + "|" + initial + "|" + map[bool]string{true: "true", false: "false"}[secret]; got != want {
