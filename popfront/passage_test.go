@@ -164,7 +164,7 @@ func TestPassageEnds(t *testing.T) {
 		{"no base64", cram + "C: Kanarienvogel7!\nS: -ERR Malformed credential.\n" + on, "end=CD attempts="},
 		{"over-long", cram + "C. " + strings.Repeat("x", 12<<10+3) + "\\r\\n\nS: -ERR {...}\nS.\nC! close\n", "end=PL reason=line_too_long attempts="},
 		{"client is gone", cram + "C! close\n", "end=CL reason=client_closed attempts="},
-		{"client is silent", cram + "C! wait 4m\nS.\nC! close\n", "end=LL reason=login_timeout attempts="},
+		{"client is silent", cram + "C! wait 29s\nC! wait 2s\nS.\nC! close\n", "end=LL reason=login_timeout attempts="},
 		{"backend dies", cram + "C: {b64:anna " + digest + "}\nB: {b64:anna " + digest + "}\nB! close\n" + trouble + on, "end=CD attempts=1 refused=unavailable"},
 		{"backend dies in between", cram + "B! close\nC: {b64:anna " + digest + "}\n" + trouble + on, "end=CD attempts=1 refused=unavailable"},
 		{"backend is silent", cram + "C: {b64:anna " + digest + "}\nB: {b64:anna " + digest + "}\nC! wait 31s\n" + trouble + on, "end=CD refused=unavailable"},

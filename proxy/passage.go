@@ -22,6 +22,10 @@ const (
 	maxRounds = 10
 	apop      = "APOP"
 
+	// answerPatience is the time for one response. A program answers at once, and while
+	// it does not, it holds a backend's place for those that are not logged in.
+	answerPatience = 30 * time.Second
+
 	// mostEarly and earlyEach bound the connections to a backend that were made for a
 	// timestamp and wait for a login, in all and for one client: some backends take a
 	// hundred connections that are not logged in, and all others want in, too. A
@@ -239,7 +243,13 @@ func (p *passage) Respond(challenge string) (Secret, error) {
 		return "", errors.New("the backend's challenge is no printable text")
 	}
 	s.action, s.prompted = "passing a challenge to the client", true
+	s.patience(min(answerPatience, time.Until(s.until)))
 	line, err := s.wire.Prompt(s.listener.Front.Mark+challenge, limits)
+	if errors.Is(err, os.ErrDeadlineExceeded) && time.Now().Before(s.until) && !s.leaving() {
+		err = &Ending{who: byLimit, Reason: "login_timeout", Bye: TooLate,
+			Sentence: fmt.Sprintf("the client did not answer a challenge within %v", answerPatience)}
+	}
+	s.patience(time.Until(s.until))
 	if err != nil {
 		p.gone = err
 		return "", errStopped

@@ -62,6 +62,7 @@ type session struct {
 	talk    Dialogue
 	bad     int          // requests refused
 	decided time.Time    // when policy was last asked, by its own clock
+	until   time.Time    // when the login must be done
 	hold    *policy.Hold // that was in force then
 	deputy  string       // the account that logs in on behalf of another, if one does
 	link    *link        // the last one to a backend
@@ -196,7 +197,7 @@ func (s *session) lifetime() *Ending {
 		s.learn(policy.TLS, policy.None)
 		s.learn(policy.Entry, policy.EntryPlain)
 	}
-	s.patience(s.settings.Times.Login)
+	s.loginTime()
 	return s.converse()
 }
 
@@ -211,6 +212,12 @@ func (s *session) patience(d time.Duration) {
 		d = 0
 	}
 	s.conn.SetReadDeadline(time.Now().Add(d))
+}
+
+// loginTime gives the client its time for the login, from now on.
+func (s *session) loginTime() {
+	s.until = time.Now().Add(s.settings.Times.Login)
+	s.patience(s.settings.Times.Login)
 }
 
 // arrive reads the PROXY header of a peer that must send one. Nobody else may:
@@ -399,7 +406,7 @@ func (s *session) upgrade(d Dialogue, req Request) *Ending {
 	}
 	s.facts.Forget(policy.Mech, policy.Client)
 	s.disown()
-	s.patience(s.settings.Times.Login)
+	s.loginTime()
 	s.ask() // the server name may have chosen another brand
 	if s.early != nil && s.early.backend != s.backend() {
 		s.spend().drop()
