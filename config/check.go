@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"mailreeve/policy"
 )
 
 // Check looks at what Parse cannot see in a single value: what values say together, and the
@@ -203,7 +205,7 @@ func (k *checker) knownBrands(given Name) string {
 	for _, b := range k.Brands {
 		names = append(names, string(b.Name))
 	}
-	return suggest(string(given), names)
+	return policy.Suggest(string(given), names)
 }
 
 // addresses looks at the addresses at which the program listens, and whether one before it has

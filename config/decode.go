@@ -17,6 +17,8 @@ import (
 
 	"go.yaml.in/yaml/v4"
 	"go.yaml.in/yaml/v4/plugin/loaderlimits"
+
+	"mailreeve/policy"
 )
 
 // Bounds of a file. The longest known, a policy with an exception for each of some ten
@@ -243,7 +245,7 @@ func (d *decoder) object(key string, n *yaml.Node, v reflect.Value) {
 	given := d.members(key, n, func(name string, at, value *yaml.Node) {
 		i := slices.Index(names, name)
 		if i < 0 {
-			d.fail(at, child(key, name), "there is no such key", suggest(name, names))
+			d.fail(at, child(key, name), "there is no such key", policy.Suggest(name, names))
 			return
 		}
 		f := fields[i]
@@ -423,7 +425,7 @@ func setText(v reflect.Value, text string) error {
 	}
 	if e, ok := v.Interface().(enum); ok {
 		if !slices.Contains(e.Values(), text) {
-			return wrong{quote(text) + " is not one of its values", suggest(text, e.Values())}
+			return wrong{quote(text) + " is not one of its values", policy.Suggest(text, e.Values())}
 		}
 		v.SetString(text)
 		return nil
@@ -511,41 +513,4 @@ func abbreviate(s string) string {
 		return s
 	}
 	return string([]rune(s)[:most]) + "..."
-}
-
-// suggest names the known word that is most like the one given, or else all.
-func suggest(given string, known []string) string {
-	given = abbreviate(given)
-	best, least := "", 1+len(given)/5
-	for _, k := range known {
-		if n := distance(given, k); n <= least {
-			best, least = k, n-1
-		}
-	}
-	all := "known here: " + strings.Join(known, ", ")
-	if best == "" {
-		return all
-	}
-	return "did you mean " + best + "? " + all
-}
-
-// distance counts the letters to insert, delete or change to make b of a (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"mailreeve/policy"
 )
 
 // file has the kinds of fields that Decode knows and Config has not.
@@ -128,7 +130,7 @@ func TestProblemsErr(t *testing.T) {
 func TestSuggest(t *testing.T) {
 	long := strings.Repeat("ü", 10000)
 	for given, want := range map[string]string{"imap4": "imap", "pop": "pop3", "smtp": "", "submision": "submission", "": "", long: ""} {
-		got, _, found := strings.Cut(strings.TrimPrefix(suggest(given, Protocol("").Values()), "did you mean "), "?")
+		got, _, found := strings.Cut(strings.TrimPrefix(policy.Suggest(given, Protocol("").Values()), "did you mean "), "?")
 		if !found {
 			got = ""
 		}

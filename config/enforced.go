@@ -103,7 +103,7 @@ func (k *checker) strangers(p *Policy) {
 					if !fact.known[string(value)] {
 						k.elsewhere = append(k.elsewhere, p.Problem(Warning, child(key, fact.name),
 							fmt.Sprintf("the configuration has no %s %s", fact.name, quote(string(value))),
-							suggest(string(value), slices.Sorted(maps.Keys(fact.known)))))
+							policy.Suggest(string(value), slices.Sorted(maps.Keys(fact.known)))))
 					}
 				}
 			}

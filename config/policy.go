@@ -96,7 +96,7 @@ func (p *Policy) CheckNames(c *Config) Problems {
 		}
 		if _, set := p.Sets[policy.ID(word)]; !set {
 			problems = append(problems, p.source.Problem(Warning, key,
-				fmt.Sprintf("no %s of the configuration is %s", fact, quote(string(word))), suggest(string(word), names)))
+				fmt.Sprintf("no %s of the configuration is %s", fact, quote(string(word))), policy.Suggest(string(word), names)))
 		}
 	}
 	match := func(key string, m policy.FileMatch) {

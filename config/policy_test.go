@@ -169,7 +169,7 @@ tests:
 		t.Fatal(err)
 	}
 	const want = `p.yaml:7:22: warning: requirements[0].scope.brand[0]: no brand of the configuration is "exmaple"; did you mean example? known here: example
-p.yaml:7:63: warning: requirements[0].scope.port.not_in[1]: no port of the configuration is "995"; did you mean 993? known here: 993
+p.yaml:7:63: warning: requirements[0].scope.port.not_in[1]: no port of the configuration is "995"; known here: 993
 p.yaml:12:51: warning: exceptions[0].match.listener[0]: no listener of the configuration is "imap-992"; did you mean imap-993? known here: imap-993
 p.yaml:14:23: warning: never[0].match.brand[0]: no brand of the configuration is "other"; known here: example
 p.yaml:16:23: warning: always[0].match.brand[0]: no brand of the configuration is "other"; known here: example

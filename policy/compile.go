@@ -274,7 +274,7 @@ func (c *compiler) known(key string, id ID, ids []string) bool {
 	if slices.Contains(ids, string(id)) {
 		return true
 	}
-	c.fail(key, fmt.Sprintf("there is no requirement %q", id), suggest(string(id), ids))
+	c.fail(key, fmt.Sprintf("there is no requirement %q", id), Suggest(string(id), ids))
 	return false
 }
 
@@ -420,7 +420,7 @@ func compared(fact Fact, text string) ([]string, error) {
 	}
 	i := slices.Index(tlsVersions, version)
 	if i < 0 {
-		return nil, mistake{quote(version) + " is not a value of tls", suggest(version, tlsVersions)}
+		return nil, mistake{quote(version) + " is not a value of tls", Suggest(version, tlsVersions)}
 	}
 	var values []string
 	switch operator {

@@ -78,7 +78,19 @@ var tlsVersions = []string{None, "1.0", "1.1", "1.2", "1.3"}
 var mechanisms = []string{"PLAIN", "LOGIN", UserPass, "XOAUTH2", "OAUTHBEARER", "APOP", "CRAM-MD5", "DIGEST-MD5", "NTLM",
 	"GSSAPI", "GSS-SPNEGO", "KERBEROS_V4", "EXTERNAL", "ANONYMOUS", "SCRAM-SHA-1", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256",
 	"SCRAM-SHA-256-PLUS", "SCRAM-SHA-512", "SCRAM-SHA-512-PLUS", "SKEY", "OTP", "SECURID", "XYMPKI", "XYMCOOKIE", "XOAUTH",
-	"MSN", "other"}
+	"MSN", otherMech}
+
+const otherMech = "other"
+
+// KnownMech is a mechanism's name as a fact: itself where clients are met with it, and
+// "other" for the rest, since a stranger may send any word, a password too, and facts
+// become events and labels.
+func KnownMech(name string) string {
+	if slices.Contains(mechanisms, name) {
+		return name
+	}
+	return otherMech
+}
 
 // domains are the values of the facts that have no others.
 var domains = [factCount][]string{

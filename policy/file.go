@@ -189,7 +189,7 @@ const (
 // UnmarshalText reads a fact's name.
 func (n *FactName) UnmarshalText(text []byte) error {
 	if !slices.Contains(n.Values(), string(text)) {
-		return mistake{quote(string(text)) + " is not a fact", suggest(string(text), n.Values())}
+		return mistake{quote(string(text)) + " is not a fact", Suggest(string(text), n.Values())}
 	}
 	*n = FactName(text)
 	return nil
@@ -311,7 +311,7 @@ func (Share) JSONSchema() map[string]any {
 func (a *Action) UnmarshalText(text []byte) error {
 	i := slices.Index(actionNames[:], string(text))
 	if i < 0 {
-		return mistake{quote(string(text)) + " is not an action", suggest(string(text), actionNames[:])}
+		return mistake{quote(string(text)) + " is not an action", Suggest(string(text), actionNames[:])}
 	}
 	*a = Action(i)
 	return nil
@@ -362,7 +362,7 @@ func valueOf(fact Fact, value string) (string, error) {
 	}
 	if all := domains[fact]; all != nil {
 		if !slices.Contains(all, value) {
-			return "", mistake{quote(value) + " is not a value of " + fact.String(), suggest(value, all)}
+			return "", mistake{quote(value) + " is not a value of " + fact.String(), Suggest(value, all)}
 		}
 		return value, nil
 	}

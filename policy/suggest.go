@@ -1,11 +1,13 @@
 package policy
 
-import "strings"
+import (
+	"strings"
+	"unicode"
+)
 
-// suggest names the known word that is most like the one given, and all others
-// where they are few. (Package config has its own for keys, and may not be
-// imported from here.)
-func suggest(given string, known []string) string {
+// Suggest is the cure for a mistyped word: the known one that is most like it, and
+// all others where they are few.
+func Suggest(given string, known []string) string {
 	const few = 20
 	all := "known here: " + strings.Join(known[:min(few, len(known))], ", ")
 	if len(known) > few {
@@ -24,8 +26,8 @@ func suggest(given string, known []string) string {
 // nearest is the known word that is most like the one given, if one is.
 func nearest(given string, known []string) (best string) {
 	least := 1 + min(len(given), 60)/5
-	if len(given) < 4 {
-		least = 0 // anything would be like it
+	if len(given) < 3 || !strings.ContainsFunc(given, unicode.IsLetter) {
+		least = 0 // anything would be like it, and one number is like any other
 	}
 	for _, k := range known {
 		if n := distance(strings.ToLower(given), strings.ToLower(k), least); n <= least {

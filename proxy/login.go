@@ -22,21 +22,6 @@ import (
 // at the backend, in the order in which they are offered.
 var replayable = []string{"PLAIN", "LOGIN", "OAUTHBEARER", "XOAUTH2"}
 
-// foreign are the mechanisms that clients are met with (IANA's registry of SASL
-// mechanisms) and that cannot be replayed.
-var foreign = []string{"APOP", "CRAM-MD5", "DIGEST-MD5", "NTLM", "GSSAPI", "GSS-SPNEGO", "KERBEROS_V4", "EXTERNAL", "ANONYMOUS",
-	"SCRAM-SHA-1", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-512", "SCRAM-SHA-512-PLUS", "SKEY", "OTP",
-	"SECURID", "XYMPKI", "XYMCOOKIE", "XOAUTH", "MSN"}
-
-// known is a mechanism's name as a fact: a stranger may send any word, a
-// password too, and facts become events and labels.
-func known(mech string) string {
-	if mech == policy.UserPass || slices.Contains(replayable, mech) || slices.Contains(foreign, mech) {
-		return mech
-	}
-	return "other"
-}
-
 // backend is where this session's login goes.
 func (s *session) backend() *Backend { return s.brand.Backends[s.listener.Front.Name] }
 
@@ -298,7 +283,7 @@ func (s *session) place() place {
 func (s *session) chosen(d Dialogue, req Request) (refused bool, end *Ending) {
 	s.event.Exposed = s.event.Exposed || req.Exposed && s.tls == nil && !s.passes(req.Mech)
 	if req.Mech != "" {
-		s.learn(policy.Mech, known(req.Mech))
+		s.learn(policy.Mech, policy.KnownMech(req.Mech))
 	}
 	switch {
 	case req.User != "":

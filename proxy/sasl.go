@@ -47,7 +47,7 @@ func SplitAuth(args string) (mech, initial string, secret bool) {
 		mech = ""
 	}
 	if mech == policy.UserPass || mech == apop {
-		mech = known("") // these two are commands of their own, and no SASL
+		mech = policy.KnownMech("") // these two are commands of their own, and no SASL
 	}
 	return mech, initial, initial != "" && initial != "=" && mech != "LOGIN"
 }
