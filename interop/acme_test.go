@@ -279,11 +279,11 @@ func TestACMERenewal(t *testing.T) {
 func TestACMENodes(t *testing.T) {
 	t.Parallel()
 	rig := StartServers(t)
-	second := freePort()
-	door := startGate(t, freePort(), second) // lets the authority wait for the second node
+	second := FreePort()
+	door := startGate(t, FreePort(), second) // lets the authority wait for the second node
 	ca := rig.StartCA(t, CASettings{HTTP: door.port})
 	state := filepath.Join(t.TempDir(), "state")
-	a := rig.Start(t, acmeSetup(ca, state, fmt.Sprintf("{ http: '127.0.0.1:%d' }", freePort()), "", ""))
+	a := rig.Start(t, acmeSetup(ca, state, fmt.Sprintf("{ http: '127.0.0.1:%d' }", FreePort()), "", ""))
 	if !eventually(func() bool { return ca.Orders() > 0 }) {
 		t.Fatalf("the first node orders nothing\n%s", a.Log.Text())
 	}
@@ -330,7 +330,7 @@ func TestACMEFailingAuthorizations(t *testing.T) {
 	ca := rig.StartCA(t, CASettings{HTTP: http01, Nonces: 50})
 	ca.Point(t, usualNames[POP3], "127.0.0.66")
 	p := rig.Start(t, acmeSetup(ca, filepath.Join(t.TempDir(), "state"),
-		fmt.Sprintf("{ http: '127.0.0.1:%d', https: '127.0.0.1:%d' }", freePort(), ca.TLS), "", ""))
+		fmt.Sprintf("{ http: '127.0.0.1:%d', https: '127.0.0.1:%d' }", FreePort(), ca.TLS), "", ""))
 	p.Log.Wait(t, `no certificate yet for some names.*`+usualNames[IMAP])
 	failed := map[string]string{}
 	for end := time.Now().Add(time.Minute); len(failed) < 3; time.Sleep(100 * time.Millisecond) {

@@ -11,7 +11,7 @@
 //
 // The tests of this package that need no proxy write down what the real servers expect from
 // one: TestDovecot*, TestPostfix*. TestExample* play the stories of deploy/examples. The
-// package is for tests only; nothing in the program imports it.
+// package is for tests, and bench starts its servers by it; nothing in the program imports it.
 //
 // The script install installs the Debian packages listed in packages.txt. Postfix wants
 // root, so the tests do. Where a program is missing the tests are skipped, except if the

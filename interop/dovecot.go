@@ -11,8 +11,8 @@ import (
 )
 
 // startDovecot starts Dovecot with the configuration dovecot.conf.
-func (rig *Rig) startDovecot() (*process, error) {
-	program, err := find("dovecot")
+func (rig *Rig) startDovecot() (*Process, error) {
+	program, err := Find("dovecot")
 	if err != nil {
 		return nil, err
 	}

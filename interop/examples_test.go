@@ -244,9 +244,9 @@ func TestExampleOneName(t *testing.T) {
 	folder := t.TempDir()
 	issue := func(names ...string) { rig.issueInto(t, folder, names...) }
 	issue("sslin.example.org", "sslout.example.org")
-	web := freePort()
+	web := FreePort()
 	p := rig.example(t, "one-name", rig.CAFile, "/etc/mailreeve/certs", folder,
-		"http: ':80'", fmt.Sprintf("http: '127.0.0.1:%d'", web), "https: ':443'", fmt.Sprintf("https: '127.0.0.1:%d'", freePort()))
+		"http: ':80'", fmt.Sprintf("http: '127.0.0.1:%d'", web), "https: ':443'", fmt.Sprintf("https: '127.0.0.1:%d'", FreePort()))
 	s := story{t: t, rig: rig, p: p}
 
 	// At first a name of the other service works, is counted, told and shown. Then it ends

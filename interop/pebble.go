@@ -56,20 +56,20 @@ func (rig *Rig) StartCA(t testing.TB, settings CASettings) *CA {
 	ca := &CA{
 		CAFile: rig.CAFile, RootFile: filepath.Join(dir, "root.pem"), Roots: x509.NewCertPool(),
 		Log: Log{path: filepath.Join(dir, "pebble.log")}, CASettings: settings,
-		names: fmt.Sprintf("127.0.0.1:%d", freePort()),
+		names: fmt.Sprintf("127.0.0.1:%d", FreePort()),
 	}
 	for _, port := range []*int{&ca.HTTP, &ca.TLS} {
 		if *port == 0 {
-			*port = freePort()
+			*port = FreePort()
 		}
 	}
 
-	nameServer := fmt.Sprintf("127.0.0.1:%d", freePort())
+	nameServer := fmt.Sprintf("127.0.0.1:%d", FreePort())
 	ca.start(t, Log{path: filepath.Join(dir, "names.log")}, "Starting management server", nil,
 		"pebble-challtestsrv", "-dns01", nameServer, "-defaultIPv6", "", "-management", ca.names,
 		"-http01", "", "-https01", "", "-tlsalpn01", "")
 
-	acme, management := freePort(), freePort()
+	acme, management := FreePort(), FreePort()
 	cert, key := rig.Certificate(t, "localhost")
 	config, err := json.Marshal(map[string]any{"pebble": map[string]any{
 		"listenAddress": fmt.Sprintf("127.0.0.1:%d", acme), "managementListenAddress": fmt.Sprintf("127.0.0.1:%d", management),
@@ -90,7 +90,7 @@ func (rig *Rig) StartCA(t testing.TB, settings CASettings) *CA {
 	if !ca.Roots.AppendCertsFromPEM(root) {
 		t.Fatalf("pebble's root is no certificate: %s", root)
 	}
-	ca.gate = startGate(t, freePort(), acme)
+	ca.gate = startGate(t, FreePort(), acme)
 	ca.Directory = fmt.Sprintf("https://localhost:%d/dir", ca.gate.port)
 	return ca
 }
@@ -102,7 +102,7 @@ func (ca *CA) start(t testing.TB, log Log, ready string, env []string, program s
 	cmd.Env = append(os.Environ(), env...)
 	p, err := startProcess(cmd, log.path, log, ready)
 	if p != nil {
-		t.Cleanup(p.stop)
+		t.Cleanup(p.Stop)
 	}
 	must(t, err)
 }

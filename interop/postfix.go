@@ -10,7 +10,7 @@ import (
 )
 
 // startPostfix starts Postfix with the configuration main.cf and master.cf.
-func (rig *Rig) startPostfix() (*process, error) {
+func (rig *Rig) startPostfix() (*Process, error) {
 	dir := filepath.Join(rig.Dir, "postfix")
 	if err := errors.Join(
 		os.Mkdir(dir, 0o755),
@@ -20,7 +20,7 @@ func (rig *Rig) startPostfix() (*process, error) {
 	); err != nil {
 		return nil, fmt.Errorf("configuring Postfix: %w", err)
 	}
-	postfix, err := find("postfix")
+	postfix, err := Find("postfix")
 	if err != nil {
 		return nil, err
 	}

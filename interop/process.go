@@ -12,22 +12,22 @@ import (
 	"time"
 )
 
-// process is a server in the foreground, leader of a process group of its own.
-type process struct {
+// Process is a server in the foreground, leader of a process group of its own.
+type Process struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended
 
-	// The guard kills the group when this pipe closes: when stop closes it, or when the test
-	// binary dies before that.
+	// The guard kills the group when this pipe closes: when Stop closes it, or when whoever
+	// started it dies before that.
 	guard *exec.Cmd
 	alive io.Closer
 }
 
-// startProcess starts a server, which writes into the file output, and waits until its log
-// says that it is ready. On an error the process is returned as well if it has been started.
-func startProcess(cmd *exec.Cmd, output string, log Log, ready string) (*process, error) {
+// StartProcess starts a server, which writes into the file output, and waits until it is
+// ready. On an error the process is returned as well if it has been started.
+func StartProcess(cmd *exec.Cmd, output string, ready func() bool) (*Process, error) {
 	name := filepath.Base(cmd.Path)
-	p := &process{cmd: cmd, done: make(chan struct{})}
+	p := &Process{cmd: cmd, done: make(chan struct{})}
 	// A file and no pipe, which children would hold open beyond the server's own end.
 	out, err := os.Create(output)
 	if err != nil {
@@ -47,16 +47,25 @@ func startProcess(cmd *exec.Cmd, output string, log Log, ready string) (*process
 		return p, fmt.Errorf("starting the guard of %s: %w", name, err)
 	}
 
-	if !eventually(func() bool { return p.ended() || strings.Contains(log.Text(), ready) }) || p.ended() {
+	if !eventually(func() bool { return p.Ended() || ready() }) || p.Ended() {
 		said, _ := os.ReadFile(output)
-		return p, fmt.Errorf("%s did not become ready: %s%s", name, said, log.Text())
+		return p, fmt.Errorf("%s did not become ready: %s", name, said)
 	}
 	return p, nil
 }
 
-// startGuard starts what ends the server even if the test binary is killed. Pdeathsig would
+// startProcess is StartProcess for a server whose log says when it is ready.
+func startProcess(cmd *exec.Cmd, output string, log Log, ready string) (*Process, error) {
+	p, err := StartProcess(cmd, output, func() bool { return strings.Contains(log.Text(), ready) })
+	if err != nil && log.path != output {
+		err = fmt.Errorf("%w%s", err, log.Text())
+	}
+	return p, err
+}
+
+// startGuard starts what ends the server even if whoever started it is killed. Pdeathsig would
 // not do: a process that changes its user, as Postfix does, loses it.
-func (p *process) startGuard() error {
+func (p *Process) startGuard() error {
 	guard := exec.Command("sh", "-c", `cat; kill -KILL "-$0"`, strconv.Itoa(p.cmd.Process.Pid))
 	guard.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	alive, err := guard.StdinPipe()
@@ -70,7 +79,14 @@ func (p *process) startGuard() error {
 	return nil
 }
 
-func (p *process) ended() bool {
+// Pid returns the id of the server's process, whose children may do its work.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
+// Signal sends a signal to the server's process.
+func (p *Process) Signal(s os.Signal) error { return p.cmd.Process.Signal(s) }
+
+// Ended says whether the process has ended.
+func (p *Process) Ended() bool {
 	select {
 	case <-p.done:
 		return true
@@ -79,8 +95,8 @@ func (p *process) ended() bool {
 	}
 }
 
-// stop ends the process and all of its children.
-func (p *process) stop() {
+// Stop ends the process and all of its children.
+func (p *Process) Stop() {
 	p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.done:

@@ -90,10 +90,10 @@ func (rig *Rig) Prepare(t testing.TB, setup Setup) *Proxy {
 		Log: Log{path: filepath.Join(dir, "log")}, Events: Log{path: filepath.Join(dir, "events.jsonl")},
 	}
 	for _, e := range []*Endpoint{&p.IMAP, &p.POP3, &p.Submission, &p.Port25} {
-		*e = Endpoint{"localhost", freePort(), StartTLS}
+		*e = Endpoint{"localhost", FreePort(), StartTLS}
 	}
 	for _, e := range []*Endpoint{&p.IMAPS, &p.POP3S, &p.Submissions} {
-		*e = Endpoint{"localhost", freePort(), Implicit}
+		*e = Endpoint{"localhost", FreePort(), Implicit}
 	}
 	if setup.File == "" {
 		setup.File = p.configuration(t, setup)

@@ -46,7 +46,7 @@ type Rig struct {
 	DovecotLog, PostfixLog Log
 
 	ca        *authority
-	processes []*process
+	processes []*Process
 	made      atomic.Int64 // accounts made by NewAccount
 }
 
@@ -105,7 +105,7 @@ func StopServers() {
 		return
 	}
 	for _, p := range shared.rig.processes {
-		p.stop()
+		p.Stop()
 	}
 	os.RemoveAll(shared.rig.Dir)
 }
@@ -114,7 +114,7 @@ func StopServers() {
 func Require(t testing.TB, programs ...string) {
 	t.Helper()
 	for _, program := range programs {
-		if _, err := find(program); err != nil {
+		if _, err := Find(program); err != nil {
 			missing(t, program+" is not installed; to install it type: interop/install")
 		}
 	}
@@ -128,8 +128,8 @@ func missing(t testing.TB, what string) {
 	t.Skip(what)
 }
 
-// find looks for a program also where an ordinary user's PATH does not lead.
-func find(program string) (string, error) {
+// Find looks for a program also where an ordinary user's PATH does not lead.
+func Find(program string) (string, error) {
 	if path, err := exec.LookPath(program); err == nil {
 		return path, nil
 	}
@@ -141,14 +141,14 @@ func start() (*Rig, error) {
 	if err != nil {
 		return nil, fmt.Errorf("preparing the servers' directory: %w", err)
 	}
-	for _, begin := range []func() (*process, error){rig.startDovecot, rig.startPostfix} {
+	for _, begin := range []func() (*Process, error){rig.startDovecot, rig.startPostfix} {
 		p, err := begin()
 		if p != nil {
 			rig.processes = append(rig.processes, p)
 		}
 		if err != nil {
 			for _, p := range rig.processes {
-				p.stop()
+				p.Stop()
 			}
 			return nil, fmt.Errorf("%w; its files are in %s", err, rig.Dir)
 		}
@@ -174,13 +174,13 @@ func newRig() (*Rig, error) {
 		PostfixLog: Log{path: filepath.Join(dir, "postfix.log")},
 	}
 	for _, e := range []*Endpoint{&rig.IMAP, &rig.IMAPHaproxy, &rig.POP3, &rig.POP3Haproxy, &rig.Submission, &rig.SubmissionHaproxy} {
-		*e = Endpoint{"localhost", freePort(), Plain}
+		*e = Endpoint{"localhost", FreePort(), Plain}
 	}
 	for _, e := range []*Endpoint{&rig.IMAPS, &rig.IMAPSHaproxy, &rig.POP3S, &rig.POP3SHaproxy, &rig.Submissions, &rig.SubmissionsHaproxy} {
-		*e = Endpoint{"localhost", freePort(), Implicit}
+		*e = Endpoint{"localhost", FreePort(), Implicit}
 	}
-	rig.SubmissionStartTLS = Endpoint{"localhost", freePort(), StartTLS}
-	rig.SubmissionNoXCLIENT = Endpoint{"localhost", freePort(), StartTLS}
+	rig.SubmissionStartTLS = Endpoint{"localhost", FreePort(), StartTLS}
+	rig.SubmissionNoXCLIENT = Endpoint{"localhost", FreePort(), StartTLS}
 
 	if rig.ca, err = newAuthority(rig.CAFile); err != nil {
 		return nil, err
@@ -229,12 +229,12 @@ func (rig *Rig) configure(name, dir string) error {
 	return os.WriteFile(filepath.Join(dir, name), []byte(b.String()), 0o644)
 }
 
-// given are the ports that this process has had from freePort.
+// given are the ports that this process has had from FreePort.
 var given sync.Map
 
-// freePort finds a port that nobody listens at, below those that the kernel gives to
+// FreePort finds a port that nobody listens at, below those that the kernel gives to
 // outgoing connections, and gives none twice: who has one may not listen at it yet.
-func freePort() int {
+func FreePort() int {
 	for {
 		port := 4000 + rand.IntN(8000)
 		l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))

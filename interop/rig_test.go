@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 func TestFreePortGivesNoneTwice(t *testing.T) {
 	had := map[int]bool{}
 	for range 1000 { // of 8000: one would come twice without doubt
-		port := freePort()
+		port := FreePort()
 		if had[port] {
 			t.Fatalf("port %d was given twice", port)
 		}

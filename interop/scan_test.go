@@ -36,7 +36,7 @@ func TestScan(t *testing.T) {
 		}, usualNames[IMAP], usualNames[POP3], usualNames[Submission], "localhost")
 		files = append(files, cert, key)
 	}
-	https := Endpoint{usualNames[IMAP], freePort(), Implicit}
+	https := Endpoint{usualNames[IMAP], FreePort(), Implicit}
 	p := rig.Start(t, Setup{Hop: Named, Certificates: certificateFiles(files...), More: fmt.Sprintf("web: { https: '127.0.0.1:%d' }", https.Port)})
 
 	t.Run("testssl https", func(t *testing.T) {
