@@ -404,7 +404,7 @@ func (k *checker) limits() {
 				"raise memory, or lower this")
 		}
 	}
-	if l.PerAddress > l.Connections {
+	if l.Connections > 0 && l.PerAddress > l.Connections {
 		k.fail("limits.per_address", "it is more than limits.connections, so one address could take all", "lower it")
 	}
 	if l.HandshakeTimeout > l.LoginTimeout {

@@ -175,7 +175,7 @@ type Master struct {
 
 // Limits bound what clients may use up.
 type Limits struct {
-	Connections      int           `yaml:"connections" default:"20000" min:"1" max:"10000000" doc:"Sessions in total."`
+	Connections      int           `yaml:"connections" off:"100000" min:"1" max:"10000000" doc:"Sessions in total. Default: as many as the memory and the limit of open files bear; the log tells the number at the start, and so does a check."`
 	PerAddress       int           `yaml:"per_address" default:"100" min:"1" max:"10000000" doc:"Sessions from one IPv4 address or one IPv6 /64. Whole offices come from one address."`
 	HandshakeTimeout time.Duration `yaml:"handshake_timeout" default:"30s" min:"1s" max:"5m" doc:"Time for the TLS handshake, and for a PROXY header."`
 	LoginTimeout     time.Duration `yaml:"login_timeout" default:"3m" min:"10s" max:"30m" doc:"Time from the connection to the login. Dovecot gives 3m."`

@@ -247,7 +247,7 @@ func TestDefaults(t *testing.T) {
 			{Cert: filepath.Join(dir, "mail.pem"), Key: filepath.Join(dir, "mail.key")}}},
 		Backends: map[Protocol]*Backend{IMAP: {Addresses: []Address{{"10.0.0.5", 143}}, TLS: Off, Verify: VerifyFull,
 			ConnectTimeout: 5 * time.Second, LoginTimeout: 30 * time.Second}},
-		Limits: Limits{Connections: 20000, PerAddress: 100, HandshakeTimeout: 30 * time.Second, LoginTimeout: 3 * time.Minute,
+		Limits: Limits{PerAddress: 100, HandshakeTimeout: 30 * time.Second, LoginTimeout: 3 * time.Minute,
 			BadCommands: 10, Logins: 10, Line: 8192, Literal: 4096, Token: 12288, Memory: 65536,
 			Idle: Idle{IMAP: 40 * time.Minute, POP3: 15 * time.Minute, Submission: 15 * time.Minute}},
 		Drain:  Drain{Goodbye: 20 * time.Second, Deadline: time.Minute},

@@ -164,7 +164,7 @@ func TestSchema(t *testing.T) {
 			{"protocol: imap", "protocol: imaps"},
 			{"language: de", "language: fr"},
 			{"tls: implicit", "tls: off"},
-			{"connections: 20000", "connections: 0"},
+			{"per_address: 100", "per_address: 0"},
 			{"line: 8KiB", "line: 8KB"},
 			{"login_timeout: 3m", "login_timeout: 3 minutes"},
 			{"\nbackends:", "\nbackend:"},

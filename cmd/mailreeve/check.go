@@ -29,7 +29,8 @@ func newCheck() *cobra.Command {
 		Long: `Check a configuration file and everything that it names, without starting or
 changing anything: keys, values, addresses, host names, certificates. Each problem
 is told with file, line, column and cure; so is the policy file, and what it does
-next. The exit code is 1 where there is an error.
+next, and how many sessions this machine has room for, if started from this shell.
+The exit code is 1 where there is an error.
 
 With --probe every address of the backends is asked, too, what it offers; the CA and
 the lookup are asked whether they answer, and certificates that have expired, or are
@@ -54,6 +55,9 @@ in their last days, are errors.`,
 				fmt.Fprintln(out, line)
 			}
 			for _, line := range intended(conf) {
+				fmt.Fprintln(out, line)
+			}
+			for _, line := range findRoom(conf).lines() {
 				fmt.Fprintln(out, line)
 			}
 			if !probe {

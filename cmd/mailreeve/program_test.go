@@ -134,6 +134,12 @@ func (s *site) start(env, args []string, terminal ...*os.File) {
 	if len(terminal) > 0 {
 		s.process.Stdin, s.process.Stdout = terminal[0], terminal[0]
 	}
+	s.launch()
+}
+
+// launch starts the process, which ends with the test at the latest.
+func (s *site) launch() {
+	s.t.Helper()
 	if err := s.process.Start(); err != nil {
 		s.t.Fatal(err)
 	}

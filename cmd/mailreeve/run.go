@@ -89,6 +89,7 @@ type daemonized struct {
 	kept   *kept
 	lists  lists
 	policy *inForce
+	room   room   // that was told last
 	at     string // where the policy's clock begins, in a rehearsal
 
 	heard func(coming) // where given, hears what the policy begins by itself
@@ -152,12 +153,10 @@ func (d *daemonized) start(also *screen) error {
 		d.policy.shift = time.Until(now)
 	}
 	d.policy.put(p, c.Hold) // before the first client
-	s, err := d.apply(c)
-	if err != nil {
+	if _, err := d.apply(c); err != nil {
 		return err
 	}
 	d.policy.say()
-	d.warnOfFiles(s)
 	return nil
 }
 
@@ -201,6 +200,8 @@ func (d *daemonized) apply(c *config.Config) (*proxy.Settings, error) {
 	if err != nil {
 		return nil, err
 	}
+	room := findRoom(c)
+	s.Connections, _ = room.sessions()
 	s.Tickets = d.kept.tickets.Bind
 	if d.policy.shift != 0 {
 		s.Now = d.policy.now
@@ -216,6 +217,7 @@ func (d *daemonized) apply(c *config.Config) (*proxy.Settings, error) {
 	}
 	before := d.config
 	d.config, d.lists = c, lists{inForce: seen, last: seen}
+	d.sayRoom(room)
 	d.sayListening(s, before)
 	next.commit()
 	d.policy.put(s.Policy, c.Hold)
@@ -241,9 +243,8 @@ func (d *daemonized) reload() {
 		d.log.Error("the event log could not be opened anew", zap.Error(err))
 	}
 	c, problems, err := load(d.path, lenient)
-	var s *proxy.Settings
 	if err == nil {
-		s, err = d.apply(c)
+		_, err = d.apply(c)
 	}
 	if err != nil {
 		d.sayWrong(err)
@@ -256,7 +257,6 @@ func (d *daemonized) reload() {
 		d.kept.issuer.Retry() // what failed is mended now, perhaps, and not in six hours
 	}
 	d.say(c, problems)
-	d.warnOfFiles(s)
 	d.policy.say()
 	d.log.Info("the new configuration is in force", zap.String("file", d.path))
 }
@@ -402,16 +402,6 @@ func (d *daemonized) sayListening(s *proxy.Settings, before *config.Config) {
 		if !now[address] {
 			d.log.Info("no longer listening", zap.String("listener", string(l.Name)), zap.String("address", address))
 		}
-	}
-}
-
-// warnOfFiles warns where the system would stop before the configured limit does.
-func (d *daemonized) warnOfFiles(s *proxy.Settings) {
-	// Go has raised the soft limit to the hard one already.
-	var files syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err == nil && uint64(files.Cur) < uint64(2*s.Connections+100) {
-		d.log.Warn("the limit of open files does not bear limits.connections: a session needs two; raise LimitNOFILE of the service, or lower limits.connections",
-			zap.Uint64("files", uint64(files.Cur)), zap.Int("connections", s.Connections))
 	}
 }
 

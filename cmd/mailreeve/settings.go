@@ -117,7 +117,7 @@ func settings(c *config.Config, get source) (*proxy.Settings, error) {
 		Hostname:    string(c.Hostname),
 		Policy:      p,
 		Certificate: chooser(c, get),
-		Connections: c.Limits.Connections,
+		Connections: c.Limits.Connections, // what becomes of it on this machine, see room
 		PerAddress:  c.Limits.PerAddress,
 		Limits: proxy.Limits{
 			Line: int(c.Limits.Line), Literal: int(c.Limits.Literal), Token: int(c.Limits.Token), Memory: int(c.Limits.Memory),
