@@ -45,6 +45,8 @@ type Engine struct {
 	draining  atomic.Bool
 	sessions  sync.WaitGroup // and the goroutines that ask backends for their offers
 	accepting sync.WaitGroup
+	wheel     wheel
+	parking   parking
 
 	mu      sync.Mutex // guards the following
 	current *Settings
@@ -240,16 +242,16 @@ func (e *Engine) start(now *serving, conn net.Conn) {
 	s := newSession(e, now, conn)
 	e.live[s] = struct{}{}
 	e.sessions.Add(1)
-	go e.runSession(s)
+	go s.run()
 }
 
-func (e *Engine) runSession(s *session) {
-	defer e.sessions.Done()
-	defer e.tally.leave()
-	s.run()
+// bury ends what start began.
+func (e *Engine) bury(s *session) {
 	e.mu.Lock()
 	delete(e.live, s)
 	e.mu.Unlock()
+	e.tally.leave()
+	e.sessions.Done()
 }
 
 // spawn runs a short task beside the sessions, for one of them. Shutdown waits
@@ -305,6 +307,7 @@ func (e *Engine) Shutdown(goodbye, deadline time.Duration) {
 	over := make(chan struct{})
 	go func() {
 		e.sessions.Wait()
+		e.parking.close()
 		close(over)
 	}()
 
@@ -315,8 +318,6 @@ func (e *Engine) Shutdown(goodbye, deadline time.Duration) {
 	defer tick.Stop()
 	end := time.NewTimer(deadline)
 	defer end.Stop()
-	var farewells sync.WaitGroup // one client that does not read must not hold up the others
-	defer farewells.Wait()
 	for {
 		for _, s := range e.snapshot() {
 			at, ok := moments[s]
@@ -324,9 +325,7 @@ func (e *Engine) Shutdown(goodbye, deadline time.Duration) {
 				at = rand.N(max(goodbye, 1))
 				moments[s] = at
 			}
-			if farewell := s.leave(time.Since(began) >= at); farewell != nil {
-				farewells.Go(farewell)
-			}
+			s.leave(time.Since(began) >= at)
 		}
 		select {
 		case <-over:

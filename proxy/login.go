@@ -485,23 +485,35 @@ func (s *session) loginRefusal(err error) Refusal {
 	return r
 }
 
-// splice joins the client and its backend until the end.
+// splice joins the client and its backend. What the session needed for its
+// dialogue it lets go of: from now on it may be silent for hours.
 func (s *session) splice(l *link) *Ending {
 	s.phase, s.action, s.event.Refused = relaying, "relaying", ""
+	s.known()
+	if early := s.spend(); early != nil {
+		early.drop()
+	}
 	front := s.listener.Front
 	s.mu.Lock() // a shutdown must not set a deadline that the relay has just lifted
-	l.release() // from now on cut closes both
+	l.release() // from now on only the relay closes both
 	if s.gone {
 		s.mu.Unlock()
 		l.drop()
 		return drained()
 	}
-	r := newRelay(s.wire, l.wire, s.settings.Times.Idle[front.Name])
-	r.goodbye = front.Goodbye
+	r := newRelay(s.wire, l.wire, s.settings.Times.Idle[front.Name], &s.engine.wheel)
+	r.goodbye, r.over, r.mistake = front.Goodbye, s.part, s.mistaken
 	if front.Watch != nil {
-		r.watch = front.Watch(func(id map[string]string) { s.event.ClientID = id })
+		r.watch = front.Watch(func(id map[string]string) {
+			s.event.ClientID = id
+			s.describe(Software{Hello: s.event.Hello})
+		})
 	}
-	s.relay = r
+	r.lodge(&s.engine.parking)
+	s.relay, s.hurry = r, nil
+	s.settings, s.listener, s.brand, s.tls, s.talk, s.link, s.early = nil, nil, nil, nil, nil, nil, nil
+	s.facts, s.offer, s.noOffer, s.hold = policy.Facts{}, Offer{}, nil, nil
 	s.mu.Unlock()
-	return r.run()
+	r.start()
+	return handedOver
 }

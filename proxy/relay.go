@@ -4,14 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
+	"net"
 	"sync/atomic"
 	"time"
 )
 
 const (
-	// relayBuffer holds a whole TLS record (RFC 8446 section 5.1).
-	relayBuffer = 16 << 10
 	// lastGasp is the silence allowed once one side has ended: the other may
 	// finish what it was sending.
 	lastGasp = 30 * time.Second
@@ -21,194 +19,376 @@ const (
 	// quietFor is how long nothing must have moved before a goodbye may be put
 	// between two lines of the backend's.
 	quietFor = 2 * time.Second
+	// restAfter is how long nothing must have moved before a session gives back
+	// what it needs for moving: long enough not to do so between two commands.
+	restAfter = 3 * time.Second
+	// relayShare is how many bytes a session may move before others have their turn.
+	relayShare = 512 << 10
+	// controlRoom is what a client may be owed besides a chunk of the backend's:
+	// answers of TLS itself, to key updates say. A client that does not read
+	// them is not heard further.
+	controlRoom = 4 << 10
 )
-
-var relayBuffers = sync.Pool{New: func() any { return new([relayBuffer]byte) }}
 
 // relay carries raw bytes between a client and a backend, both ways, until
 // both directions have ended: a half-closed connection goes on in the other
 // direction. What was read ahead goes first. A side that does not read holds
-// the other back, so a slow reader costs two buffers.
+// the other back.
 //
-// The inside of this type is the one place where idle sessions cost memory:
-// two goroutines and two buffers each.
+// A relay in which nothing moves has no goroutine and no buffer. Its ports wake
+// it, in whatever goroutine; who finds nobody at work then does all that there is
+// to do, with a buffer of its own, and goes. So everything below is used by one
+// goroutine at a time, but for what is atomic.
 type relay struct {
 	client, backend *Wire
-	idle            time.Duration     // silence allowed
-	watch           func([]byte) bool // of what the client says first, or nil; used by up alone
+	near, far       port              // below these, in the same order
+	watch           func([]byte) bool // of what the client says first, or nil
 	goodbye         string            // what an idle client may be told, or empty
+	over            func(*Ending)     // called once, in a goroutine of its own
+	mistake         func(any) *Ending // a panic becomes an ending
 
-	began    time.Time              // the origin of active
-	active   atomic.Int64           // when a byte last moved
-	turn     atomic.Int32           // whose it is to speak
-	limit    atomic.Int64           // silence allowed now
-	first    atomic.Pointer[Ending] // the ending that came first
-	over     atomic.Bool
-	watchdog *time.Timer
-	speaking sync.Mutex // held while writing to the client; guards midLine
-	midLine  bool       // the last byte to the client was no line end
+	due  atomic.Int32  // times it was woken and that are not dealt with; above 0: somebody is at work
+	asks atomic.Uint32 // what others want of it
+
+	turn      turn
+	midLine   bool    // the last byte to the client was no line end
+	upEnded   bool    // nothing more goes to the backend
+	downEnded bool    // nothing more goes to the client
+	first     *Ending // the ending that came first
+	ended     bool
+
+	wheel      *wheel
+	active     atomic.Int64 // tick in which a byte last moved
+	limit      atomic.Int64 // ticks of silence allowed now
+	lastCall   atomic.Int64 // tick at which it is over whatever moves; 0: none
+	warm       atomic.Bool  // something has moved since it last gave back
+	next, prev *relay       // in the wheel's slot; guarded by the wheel
+	slot       int          // -1: in none
 }
 
-// Whose turn it is: a goodbye must not stand in place of a reply, or a client
-// sends a mail again that the backend has already taken (RFC 5321 section 4.5.3.2.6
-// grants it ten minutes to say so), and nothing may reach the backend behind it.
+// turn is whose it is to speak: a goodbye must not stand in place of a reply, or a
+// client sends a mail again that the backend has already taken (RFC 5321 section
+// 4.5.3.2.6 grants it ten minutes to say so), and nothing may reach the backend
+// behind it.
+type turn uint8
+
 const (
-	clientsTurn  = iota // the backend spoke last
-	backendsTurn        // the client spoke last
-	saidGoodbye         // the client was told goodbye
+	clientsTurn  turn = iota // the backend spoke last
+	backendsTurn             // the client spoke last
+	saidGoodbye              // the client was told goodbye
 )
 
-func newRelay(client, backend *Wire, idle time.Duration) *relay {
-	r := &relay{client: client, backend: backend, idle: idle, began: time.Now()}
-	r.limit.Store(int64(idle))
-	r.watchdog = time.AfterFunc(idle, r.bark)
+// What others may want of a relay.
+const (
+	toEnd   = 1 << iota // at once: the proxy ends
+	toLeave             // say goodbye, if this is the moment for it
+	toRest              // give back what is needed only for moving
+	toCheck             // end if the silence has lasted too long
+)
+
+// newRelay joins two wires. Then lodge it, and start it.
+func newRelay(client, backend *Wire, idle time.Duration, w *wheel) *relay {
+	r := &relay{client: client, backend: backend, wheel: w, slot: -1}
+	r.limit.Store(ticks(idle))
 	client.beginRelay()
 	backend.beginRelay()
 	return r
 }
 
-// run relays until the end, closes both wires and says why it came.
-func (r *relay) run() *Ending {
-	done := make(chan struct{})
-	go r.down(done)
-	failed := true
+// lodge gives it the ports by which it is woken.
+func (r *relay) lodge(p *parking) {
+	at := func(conn net.Conn) port { return p.port(conn, r) }
+	r.near, r.far = r.client.lodge(at), r.backend.lodge(at)
+}
+
+// start lets it run. It may be over before start returns.
+func (r *relay) start() {
+	r.wheel.begin(r)
+	for _, p := range []port{r.near, r.far} {
+		if err := p.begin(); err != nil {
+			r.first = &Ending{who: byError, Reason: "internal_error", Sentence: fmt.Sprintf("the relay could not begin: %v", err)}
+			r.ask(toEnd)
+			return
+		}
+	}
+	r.poke()
+}
+
+// ask has it do something, soon.
+func (r *relay) ask(what uint32) {
+	r.asks.Or(what)
+	r.poke()
+}
+
+// poke wakes it with a buffer that is borrowed.
+func (r *relay) poke() {
+	buffer := relayBuffers.Get().(*[relayBuffer]byte)
+	defer relayBuffers.Put(buffer)
+	for more := r.wake(buffer[:]); more; {
+		more = r.resume(buffer[:])
+	}
+}
+
+// wake has all done that is due, by the caller or by who is at it already. More
+// says that the session has had its share and is not through: whoever called
+// must call resume, after others had their turn.
+func (r *relay) wake(buffer []byte) (more bool) {
+	return r.due.Add(1) == 1 && r.resume(buffer)
+}
+
+func (r *relay) resume(buffer []byte) (more bool) {
+	for {
+		due := r.due.Load()
+		if more := r.step(buffer); more {
+			return true
+		}
+		if r.ended {
+			return false // due stays: nobody comes in again
+		}
+		if r.due.CompareAndSwap(due, 0) {
+			return false
+		}
+	}
+}
+
+// step does what can be done now.
+func (r *relay) step(buffer []byte) (more bool) {
+	sane := false
 	defer func() {
-		if failed { // the front's watch panicked
-			r.cut()
+		if !sane {
+			r.first = r.mistake(recover())
+			r.finish()
 		}
-		<-done
-		r.over.Store(true)
-		r.watchdog.Stop()
-		r.cut()
 	}()
-	r.up()
-	failed = false
-	<-done
-	return r.first.Load()
+	r.near.heed()
+	r.far.heed()
+	if asks := r.asks.Swap(0); asks != 0 {
+		r.obey(asks)
+	}
+	share := relayShare
+	for share > 0 && !r.ended {
+		r.settle(r.near)
+		r.settle(r.far)
+		n := r.up(buffer) + r.down(buffer)
+		if n == 0 {
+			break
+		}
+		share -= n
+	}
+	if !r.ended && r.upEnded && r.downEnded && r.near.owed() == 0 && r.far.owed() == 0 {
+		r.finish()
+	}
+	sane = true
+	return share <= 0 && !r.ended
 }
 
-// up carries what the client says to the backend.
-func (r *relay) up() {
-	buffer := relayBuffers.Get().(*[relayBuffer]byte)
-	defer relayBuffers.Put(buffer)
-	for {
-		n, err := r.client.Read(buffer[:])
-		if n > 0 && !r.turn.CompareAndSwap(clientsTurn, backendsTurn) && r.turn.Load() == saidGoodbye {
-			n = 0 // it is too late
+// up carries what the client says to the backend, and returns how much it was.
+func (r *relay) up(buffer []byte) int {
+	if r.ended || r.upEnded || r.far.owed() > 0 || r.near.owed() > relayBuffer+controlRoom {
+		return 0
+	}
+	n, err := read(r.client, buffer)
+	said := buffer[:n]
+	switch {
+	case n == 0:
+	case r.turn == saidGoodbye:
+		said = nil // it is too late
+	default:
+		r.turn = backendsTurn
+		r.touch()
+	}
+	if len(said) > 0 {
+		if r.watch != nil && r.watch(said) {
+			r.watch = nil
 		}
-		if n > 0 {
-			r.touch()
-			if r.watch != nil && r.watch(buffer[:n]) {
-				r.watch = nil
-			}
-			if _, err := r.backend.Write(buffer[:n]); err != nil {
-				// The backend may have said why before it closed: down goes on.
-				r.end(ended(byBackend, err), lastGasp)
-				return
-			}
-			r.touch()
+		if _, err := r.backend.Write(said); err != nil {
+			r.backendFails(err)
+			return n
 		}
-		if err != nil {
-			r.end(ended(byClient, err), lastGasp)
-			if atEnd(err) {
-				r.backend.CloseWrite()
-			} else {
-				r.cut()
-			}
-			return
+	}
+	if err != nil && err != errAgain {
+		r.end(ended(byClient, err), lastGasp)
+		r.upEnded = true
+		if atEnd(err) {
+			r.backend.CloseWrite()
+		} else {
+			r.finish()
 		}
+	}
+	return n
+}
+
+// down carries what the backend says to the client, and returns how much it was.
+func (r *relay) down(buffer []byte) int {
+	if r.ended || r.downEnded || r.near.owed() > 0 {
+		return 0
+	}
+	n, err := read(r.backend, buffer)
+	if n > 0 {
+		r.touch()
+		r.midLine = buffer[n-1] != '\n'
+		if _, err := r.client.Write(buffer[:n]); err != nil {
+			r.clientFails(err)
+			return n
+		}
+		if r.turn == backendsTurn {
+			r.turn = clientsTurn
+		}
+	}
+	if err != nil && err != errAgain {
+		r.end(ended(byBackend, err), linger)
+		r.downEnded = true
+		r.client.CloseWrite()
+		// Nobody hears the client now: it need not be waited for once it has
+		// taken what was sent.
+		r.lastCall.Store(r.wheel.now() + ticks(linger))
+		r.wheel.replace(r)
+	}
+	return n
+}
+
+// read fills a buffer with what there is. It returns errAgain where that is less.
+func read(w *Wire, buffer []byte) (n int, err error) {
+	for n < len(buffer) && err == nil {
+		var more int
+		more, err = w.Read(buffer[n:])
+		n += more
+	}
+	return n, err
+}
+
+// settle sends what a port owes, as far as it goes.
+func (r *relay) settle(p port) {
+	before := p.owed()
+	if r.ended || before == 0 {
+		return
+	}
+	err := p.settle()
+	switch {
+	case err == nil && p.owed() < before:
+		r.touch()
+	case err == nil:
+	case p == r.near:
+		r.clientFails(err)
+	default:
+		r.backendFails(err)
 	}
 }
 
-// down carries what the backend says to the client.
-func (r *relay) down(done chan<- struct{}) {
-	defer close(done)
-	buffer := relayBuffers.Get().(*[relayBuffer]byte)
-	defer relayBuffers.Put(buffer)
-	for {
-		n, err := r.backend.Read(buffer[:])
-		if n > 0 {
-			r.touch()
-			if err := r.tell(buffer[:n]); err != nil {
-				r.end(ended(byClient, err), lastGasp)
-				r.cut()
-				return
-			}
-			r.touch()
-		}
-		if err != nil {
-			r.end(ended(byBackend, err), linger)
-			r.client.CloseWrite()
-			// Nobody hears the client now: it need not be waited for once it
-			// has taken what was sent.
-			r.client.SetReadDeadline(time.Now().Add(linger))
-			return
-		}
-	}
+// clientFails ends it: nobody is there to be told anything.
+func (r *relay) clientFails(err error) {
+	r.end(ended(byClient, err), lastGasp)
+	r.finish()
+}
+
+// backendFails ends the way to the backend; it may have said why before it closed.
+func (r *relay) backendFails(err error) {
+	r.end(ended(byBackend, err), lastGasp)
+	r.upEnded = true
 }
 
 // atEnd reports whether a read error is an orderly end. Programs that close TCP
 // without a close_notify are many.
 func atEnd(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
 
-func (r *relay) tell(p []byte) error {
-	r.speaking.Lock()
-	defer r.speaking.Unlock()
-	r.midLine = p[len(p)-1] != '\n'
-	_, err := r.client.Write(p)
-	r.turn.CompareAndSwap(backendsTurn, clientsTurn)
-	return err
+// touch notes that something moves.
+func (r *relay) touch() {
+	r.active.Store(r.wheel.now())
+	if !r.warm.Load() {
+		r.warm.Store(true)
+		r.wheel.replace(r)
+	}
 }
 
-func (r *relay) touch() { r.active.Store(int64(time.Since(r.began))) }
-
+// silence returns how long nothing has moved at least.
 func (r *relay) silence() time.Duration {
-	return time.Since(r.began) - time.Duration(r.active.Load())
+	return time.Duration(r.wheel.now()-r.active.Load()-1) * tick
 }
 
 // end keeps the first ending and lets the silence allowed shrink.
 func (r *relay) end(e *Ending, silence time.Duration) {
-	r.first.CompareAndSwap(nil, e)
-	if silence < time.Duration(r.limit.Load()) {
-		r.limit.Store(int64(silence))
-		r.watchdog.Reset(silence)
+	if r.first == nil {
+		r.first = e
+	}
+	if allowed := ticks(silence); allowed < r.limit.Load() {
+		r.limit.Store(allowed)
+		r.wheel.replace(r)
 	}
 }
 
-// bark cuts the session when nothing has moved for as long as is allowed.
-func (r *relay) bark() {
-	if r.over.Load() {
+// obey does what others want.
+func (r *relay) obey(asks uint32) {
+	if asks&toEnd != 0 {
+		r.end(drained(), 0)
+		r.finish()
 		return
 	}
-	silence := r.silence()
-	if rest := time.Duration(r.limit.Load()) - silence; rest > 0 {
-		r.watchdog.Reset(rest)
+	if asks&toCheck != 0 && r.overdue() {
+		r.end(&Ending{who: byLimit, Reason: "idle_timeout", Sentence: fmt.Sprintf("nothing moved for %v", r.silence())}, 0)
+		r.finish()
 		return
 	}
-	r.first.CompareAndSwap(nil, &Ending{who: byLimit, Reason: "idle_timeout",
-		Sentence: fmt.Sprintf("nothing moved for %v", silence.Round(time.Second))})
-	r.cut()
+	if asks&toRest != 0 {
+		r.rest()
+	}
+	if asks&toLeave != 0 {
+		r.leave()
+	}
 }
 
-// leave decides on a goodbye to a client that is idle between two lines. It
-// returns what says it, which may take as long as linger, or nil. The client
-// then closes, or is cut after linger.
-func (r *relay) leave() (farewell func()) {
-	if r.goodbye == "" || r.silence() < quietFor || !r.speaking.TryLock() {
-		return nil
+// overdue reports whether the time is up.
+func (r *relay) overdue() bool {
+	last := r.lastCall.Load()
+	return r.wheel.now()-r.active.Load() > r.limit.Load() || last != 0 && r.wheel.now() > last
+}
+
+// visit returns the tick at which the wheel must look at it.
+func (r *relay) visit() int64 {
+	at := r.active.Load() + r.limit.Load()
+	if last := r.lastCall.Load(); last != 0 {
+		at = min(at, last)
 	}
-	if r.midLine || r.silence() < quietFor || r.first.Load() != nil || !r.turn.CompareAndSwap(clientsTurn, saidGoodbye) {
-		r.speaking.Unlock()
-		return nil
+	if r.warm.Load() {
+		at = min(at, r.active.Load()+ticks(restAfter))
 	}
+	return at + 1
+}
+
+// wants returns what the wheel must ask of it now.
+func (r *relay) wants() uint32 {
+	switch {
+	case r.overdue():
+		return toCheck
+	case r.warm.Load() && r.wheel.now()-r.active.Load() > ticks(restAfter):
+		return toRest
+	}
+	return 0
+}
+
+// rest gives back what is needed only for moving.
+func (r *relay) rest() {
+	if r.wheel.now()-r.active.Load() <= ticks(restAfter) {
+		return
+	}
+	r.warm.Store(false)
+	r.client.rest()
+	r.backend.rest()
+}
+
+// leave says goodbye to a client that is idle between two lines. The client then
+// closes, or is cut after linger.
+func (r *relay) leave() {
+	if r.goodbye == "" || r.silence() < quietFor || r.midLine || r.first != nil || r.turn != clientsTurn || r.near.owed() > 0 {
+		return
+	}
+	r.turn = saidGoodbye
 	r.end(drained(), linger)
-	return func() {
-		defer r.speaking.Unlock()
-		r.client.conn.SetWriteDeadline(time.Now().Add(linger))
-		if r.client.Say(r.goodbye) == nil {
-			r.client.CloseWrite()
-		}
+	r.touch()
+	if err := r.client.Say(r.goodbye); err != nil {
+		r.clientFails(err)
+		return
 	}
+	r.client.CloseWrite()
 }
 
 // drained is the ending of a session that the proxy's own end cuts short.
@@ -216,8 +396,14 @@ func drained() *Ending {
 	return &Ending{who: byDrain, Reason: "shutdown", Sentence: "the proxy is shutting down", Bye: ShuttingDown}
 }
 
-// cut closes both wires at once.
-func (r *relay) cut() {
+// finish closes both wires at once and says why it came.
+func (r *relay) finish() {
+	if r.ended {
+		return
+	}
+	r.ended = true
+	r.wheel.remove(r)
 	r.client.Close()
 	r.backend.Close()
+	go r.over(r.first)
 }

@@ -33,10 +33,19 @@ func newJoint(aheadUp, aheadDown string) *joint {
 	up, down := NewWire(near), NewWire(far)
 	up.buf, up.w = []byte(aheadUp), len(aheadUp)
 	down.buf, down.w = []byte(aheadDown), len(aheadDown)
-	return &joint{relay: newRelay(up, down, idleTime), client: client, backend: backend, ended: make(chan *Ending, 1)}
+	j := &joint{client: client, backend: backend, ended: make(chan *Ending, 1)}
+	j.relay = newRelay(up, down, idleTime, new(wheel))
+	j.relay.over = func(e *Ending) { j.ended <- e }
+	j.relay.mistake = func(p any) *Ending { return &Ending{who: byError, Reason: fmt.Sprint(p)} }
+	return j
 }
 
-func (j *joint) start() { go func() { j.ended <- j.relay.run() }() }
+func (j *joint) start() {
+	j.lodge(new(parking))
+	j.relay.start()
+}
+
+func (j *joint) cut() { j.ask(toEnd) }
 
 // wantEnd wants the relay over now, for a reason; both far ends closed.
 func (j *joint) wantEnd(t *testing.T, who byte, reason string) {
@@ -144,7 +153,7 @@ func TestClientThatIsNotHeardAnyMoreIsCut(t *testing.T) {
 		wantEOF(t, j.client)
 		time.Sleep(linger - time.Millisecond)
 		j.wantRunning(t)
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(2 * tick)
 		j.wantEnd(t, byBackend, "backend_closed")
 	})
 }
@@ -154,7 +163,7 @@ func TestBackendThatDoesNotAnswerTheEndIsCut(t *testing.T) {
 		j.client.CloseWrite()
 		time.Sleep(lastGasp - time.Millisecond)
 		j.wantRunning(t)
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(2 * tick)
 		j.wantEnd(t, byClient, "client_closed")
 	})
 }
@@ -198,7 +207,7 @@ func TestIdleTimeout(t *testing.T) {
 	relayed(t, "", "", func(t *testing.T, j *joint) {
 		time.Sleep(idleTime - time.Nanosecond)
 		j.wantRunning(t)
-		time.Sleep(time.Nanosecond)
+		time.Sleep(2 * tick)
 		j.wantEnd(t, byLimit, "idle_timeout")
 	})
 	relayed(t, "", "", func(t *testing.T, j *joint) {
@@ -217,7 +226,7 @@ func TestIdleTimeout(t *testing.T) {
 		j.wantRunning(t)
 		time.Sleep(time.Minute - time.Nanosecond)
 		j.wantRunning(t)
-		time.Sleep(time.Nanosecond)
+		time.Sleep(2 * tick)
 		j.wantEnd(t, byLimit, "idle_timeout")
 	})
 }
@@ -227,7 +236,7 @@ func TestIdleTimeoutOfABlockedReader(t *testing.T) {
 		go io.WriteString(j.backend, "nobody reads this\r\n")
 		time.Sleep(idleTime - time.Second)
 		j.wantRunning(t)
-		time.Sleep(2 * time.Second)
+		time.Sleep(3 * tick)
 		j.wantEnd(t, byLimit, "idle_timeout")
 	})
 }
@@ -249,7 +258,7 @@ func TestSlowReaderHoldsTheOtherBack(t *testing.T) {
 				from.CloseWrite()
 			}()
 			synctest.Wait()
-			if n := from.written.Load(); n > relayBuffer {
+			if n := from.written.Load(); n > 3*relayBuffer {
 				t.Errorf("%s: %d bytes were taken that nobody reads", way, n)
 			}
 			read := 0
@@ -262,7 +271,7 @@ func TestSlowReaderHoldsTheOtherBack(t *testing.T) {
 				}
 				read += n
 				synctest.Wait()
-				if ahead := from.written.Load() - int64(read); ahead > 2*relayBuffer {
+				if ahead := from.written.Load() - int64(read); ahead > 3*relayBuffer {
 					t.Errorf("%s: %d bytes are held", way, ahead)
 				}
 			}
@@ -274,22 +283,27 @@ func TestSlowReaderHoldsTheOtherBack(t *testing.T) {
 	}
 }
 
+// says reports whether the client is now told goodbye.
+func (j *joint) says() bool {
+	before := j.client.other.written.Load()
+	j.ask(toLeave)
+	synctest.Wait()
+	return j.turn == saidGoodbye && before == j.client.other.written.Load() // the pipe waits for its reader
+}
+
 func TestGoodbye(t *testing.T) {
 	const goodbye = "* BYE restarting\r\n"
+	over := quietFor + 2*tick
 	relayed(t, "", "", func(t *testing.T, j *joint) {
 		j.goodbye = goodbye
-		if j.leave() != nil {
+		if j.says() {
 			t.Error("said at once: something may be under way")
 		}
-		time.Sleep(quietFor)
-		farewell := j.leave()
-		if farewell == nil {
+		time.Sleep(over)
+		if !j.says() {
 			t.Fatal("no goodbye to an idle client")
 		}
-		if j.leave() != nil {
-			t.Error("a second goodbye")
-		}
-		go farewell()
+		j.ask(toLeave) // a second time
 		wantBytes(t, j.client, goodbye)
 		wantEOF(t, j.client)
 		j.client.Close()
@@ -302,34 +316,32 @@ func TestGoodbye(t *testing.T) {
 		go io.WriteString(j.backend, "* 1 FETCH (BODY {100}\r\nhalf a li")
 		wantBytes(t, j.client, "* 1 FETCH (BODY {100}\r\nhalf a li")
 		time.Sleep(time.Minute)
-		if j.leave() != nil {
+		if j.says() {
 			t.Error("a goodbye in the middle of a line")
 		}
 		go io.WriteString(j.backend, "ne\r\n")
 		wantBytes(t, j.client, "ne\r\n")
-		if j.leave() != nil {
+		if j.says() {
 			t.Error("a goodbye while bytes move")
 		}
-		time.Sleep(quietFor)
-		farewell := j.leave()
-		if farewell == nil {
+		time.Sleep(over)
+		if !j.says() {
 			t.Fatal("no goodbye at the end of the line")
 		}
-		go farewell() // the client reads nothing: it is cut all the same
-		time.Sleep(linger + time.Second)
+		time.Sleep(linger + 2*tick) // the client reads nothing: it is cut all the same
 		j.wantEnd(t, byDrain, "shutdown")
 	})
 	relayed(t, "", "", func(t *testing.T, j *joint) {
 		j.goodbye = goodbye
 		go io.WriteString(j.backend, "a blocked line\r\n")
 		time.Sleep(time.Minute)
-		if j.leave() != nil {
+		if j.says() {
 			t.Error("a goodbye into a line that is being written")
 		}
 	})
 	relayed(t, "", "", func(t *testing.T, j *joint) { // POP3 has no word for it
 		time.Sleep(time.Minute)
-		if j.leave() != nil {
+		if j.says() {
 			t.Error("a goodbye without words")
 		}
 	})
@@ -338,30 +350,18 @@ func TestGoodbye(t *testing.T) {
 		time.Sleep(time.Minute)
 		j.client.CloseWrite()
 		synctest.Wait()
-		if j.leave() != nil {
+		if j.says() {
 			t.Error("a goodbye to a client that has left")
 		}
 	})
 }
 
-// TestWatchThatPanics: the other direction must not go on by itself.
+// TestWatchThatPanics: it is the end of this session, both ways, and of nothing else.
 func TestWatchThatPanics(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		j := newJoint("", "")
+	relayed(t, "", "", func(t *testing.T, j *joint) {
 		j.watch = func([]byte) bool { panic("a mistake") }
-		var failed any
-		over := make(chan bool)
-		go func() {
-			defer close(over)
-			defer func() { failed = recover() }()
-			j.relay.run()
-		}()
 		go io.WriteString(j.client, "x\r\n")
-		<-over
-		if failed == nil {
-			t.Error("the panic was swallowed")
-		}
-		wantEOF(t, j.backend)
+		j.wantEnd(t, byError, "a mistake")
 	})
 }
 
@@ -412,7 +412,7 @@ func TestRelayDelivers(t *testing.T) {
 				CloseWrite() error
 			} = j.client, j.backend
 			if overTLS {
-				server := tls.Server(j.relay.client.conn, &tls.Config{Certificates: []tls.Certificate{*authority().leaf}})
+				server := tls.Server(&replay{Conn: j.relay.client.conn}, &tls.Config{Certificates: []tls.Certificate{*authority().leaf}})
 				c := tls.Client(j.client, &tls.Config{InsecureSkipVerify: true})
 				go c.Handshake()
 				if err := server.Handshake(); err != nil {
@@ -478,6 +478,20 @@ func TestRelayDelivers(t *testing.T) {
 
 // TestRelayOverSockets moves megabytes over loopback, TLS on one side.
 func TestRelayOverSockets(t *testing.T) {
+	parking := new(parking)
+	defer parking.close()
+	for name, lodge := range map[string]func(*relay){
+		"parked": func(r *relay) { r.lodge(parking) },
+		"pumped": func(r *relay) {
+			at := func(conn net.Conn) port { return newPump(conn, r.poke) }
+			r.near, r.far = r.client.lodge(at), r.backend.lodge(at)
+		},
+	} {
+		t.Run(name, func(t *testing.T) { relayOverSockets(t, lodge) })
+	}
+}
+
+func relayOverSockets(t *testing.T, lodge func(*relay)) {
 	sockets := func() (a, b *net.TCPConn) {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -504,9 +518,11 @@ func TestRelayOverSockets(t *testing.T) {
 		t.Fatal(err)
 	}
 	up.secure(server)
-	r := newRelay(up, down, time.Minute)
+	r := newRelay(up, down, time.Minute, new(wheel))
 	ended := make(chan *Ending)
-	go func() { ended <- r.run() }()
+	r.over = func(e *Ending) { ended <- e }
+	lodge(r)
+	r.start()
 	const size = 3 << 20
 	go func() {
 		io.Copy(client, strings.NewReader(strings.Repeat("c", size)))

@@ -107,10 +107,13 @@ func newID(now time.Time) string {
 	return string(id[:])
 }
 
-// run lives the session and writes its event.
+// run lives the session up to its relay, or to its end.
 func (s *session) run() {
 	end := s.survive(s.lifetime)
-	if s.tls != nil && s.phase != relaying {
+	if end == handedOver {
+		return // the relay calls part
+	}
+	if s.tls != nil {
 		s.wire.CloseWrite() // programs take TLS that ends without it for an attack
 	}
 	s.conn.Close()
@@ -120,36 +123,49 @@ func (s *session) run() {
 	if l := s.spend(); l != nil {
 		l.drop()
 	}
+	if end != nil && (!s.local || s.event.Attempts != 0 || s.bad != 0 || end.who == byError) { // a balancer's own check of our health is no customer
+		s.survive(func() *Ending {
+			s.action = "describing the client"
+			s.known()
+			return nil
+		})
+		s.record(end)
+	}
+	s.depart()
+}
+
+// handedOver is what becomes of a session whose goroutine has nothing more to do.
+var handedOver = &Ending{Reason: "relayed"}
+
+// part is the end of a session that was handedOver.
+func (s *session) part(end *Ending) {
+	s.record(end)
+	s.depart()
+}
+
+// depart takes the session out of all counts.
+func (s *session) depart() {
 	if s.counted {
 		s.engine.tally.remove(s.client.Addr())
 	}
-	if end == nil || s.local && s.event.Attempts == 0 && s.bad == 0 && end.who != byError {
-		return // a balancer's own check of our health is no customer
-	}
-	s.survive(func() *Ending {
-		s.action = "describing the client"
-		if s.talk != nil {
-			s.describe(s.talk.Client())
-		}
-		return nil
-	})
-	s.survive(func() *Ending {
-		s.action = "writing the event"
-		s.finish(end)
-		return nil
-	})
+	s.engine.bury(s)
 }
 
 // survive turns a panic, which is our mistake, into the end of this session alone.
 func (s *session) survive(part func() *Ending) (end *Ending) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.engine.log().Error("a session failed", zap.String("session", s.id), zap.String("while", s.action),
-				zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
-			end = &Ending{who: byError, Reason: "internal_error", Sentence: "the proxy made a mistake while " + s.action}
+			end = s.mistaken(p)
 		}
 	}()
 	return part()
+}
+
+// mistaken is the ending after a panic.
+func (s *session) mistaken(p any) *Ending {
+	s.engine.log().Error("a session failed", zap.String("session", s.id), zap.String("while", s.action),
+		zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+	return &Ending{who: byError, Reason: "internal_error", Sentence: "the proxy made a mistake while " + s.action}
 }
 
 // ended is the ending after an error from the client's connection: a shutdown
@@ -415,9 +431,12 @@ func (s *session) upgrade(d Dialogue, req Request) *Ending {
 	return nil
 }
 
-// finish writes the event and a line for the operators.
-func (s *session) finish(end *Ending) {
+// known puts what is known of the session into its event, but for the end.
+func (s *session) known() {
 	e := &s.event
+	if s.talk != nil {
+		s.describe(s.talk.Client())
+	}
 	e.Time, e.ID = s.began, s.id
 	e.Listener, e.Protocol, e.Port = s.listener.Name, s.listener.Front.Name, int(s.server.Port())
 	e.IP = s.client.Addr()
@@ -430,13 +449,22 @@ func (s *session) finish(end *Ending) {
 		e.Mechanism, e.UserForm = s.facts.Get(policy.Mech), s.facts.Get(policy.UserForm)
 		s.judge()
 	}
-	e.BytesIn, e.BytesOut = s.wire.Counts()
-	e.Seconds = float64(time.Since(s.began).Milliseconds()) / 1000
-	e.End, e.Reason, e.Sentence = string([]byte{end.who, byte(s.phase)}), end.Reason, end.Sentence
-	e.Alert = end.alert
-	s.engine.record(e)
-	s.engine.log().Debug("session ended", zap.String("session", s.id), zap.String("end", e.End),
-		zap.String("reason", e.Reason), zap.String("sentence", e.Sentence))
+}
+
+// record writes the event and a line for the operators.
+func (s *session) record(end *Ending) {
+	s.survive(func() *Ending {
+		s.action = "writing the event"
+		e := &s.event
+		e.BytesIn, e.BytesOut = s.wire.Counts()
+		e.Seconds = float64(time.Since(s.began).Milliseconds()) / 1000
+		e.End, e.Reason, e.Sentence = string([]byte{end.who, byte(s.phase)}), end.Reason, end.Sentence
+		e.Alert = end.alert
+		s.engine.record(e)
+		s.engine.log().Debug("session ended", zap.String("session", s.id), zap.String("end", e.End),
+			zap.String("reason", e.Reason), zap.String("sentence", e.Sentence))
+		return nil
+	})
 }
 
 // describe puts what the client said of itself into the event. The fronts bound
@@ -460,15 +488,15 @@ func (s *session) leaving() bool {
 }
 
 // leave is a shutdown's word to the session: at its moment, an idle relay says
-// goodbye, by what is returned; a session before its login ends at once.
-func (s *session) leave(moment bool) (farewell func()) {
+// goodbye; a session before its login ends at once.
+func (s *session) leave(moment bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.relay != nil {
 		if moment {
-			return s.relay.leave()
+			s.relay.ask(toLeave)
 		}
-		return nil
+		return
 	}
 	if !s.left {
 		s.left = true
@@ -477,7 +505,6 @@ func (s *session) leave(moment bool) (farewell func()) {
 			s.hurry()
 		}
 	}
-	return nil
 }
 
 // cut ends the session at once.
@@ -489,8 +516,7 @@ func (s *session) cut() {
 		s.hurry()
 	}
 	if s.relay != nil {
-		s.relay.first.CompareAndSwap(nil, drained())
-		s.relay.cut()
+		s.relay.ask(toEnd)
 	}
 	s.conn.Close()
 }

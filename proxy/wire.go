@@ -246,6 +246,26 @@ func (w *Wire) beginRelay() {
 	w.relayed = true
 }
 
+// lodge puts a port in the place of the connection, below TLS where there is any.
+func (w *Wire) lodge(at func(net.Conn) port) port {
+	if c, ok := w.conn.(*tls.Conn); ok {
+		below := c.NetConn().(*replay)
+		p := at(below.Conn)
+		below.Conn = p
+		return p
+	}
+	p := at(w.conn)
+	w.conn = p
+	return p
+}
+
+// rest gives back what is needed only while something moves.
+func (w *Wire) rest() {
+	if c, ok := w.conn.(*tls.Conn); ok {
+		giveBack(c)
+	}
+}
+
 // CloseWrite says that nothing more will be sent: a TLS close_notify and, where
 // the connection can, the end of the TCP stream.
 func (w *Wire) CloseWrite() error { return closeWrite(w.conn) }

@@ -336,6 +336,10 @@ func (r *Rig) Play(listener, script string) {
 		case "P!":
 			r.do(l)
 		case "E:":
+			if client.closed && backend != nil {
+				synctest.Wait()
+				backend.conn.Close() // as a server does that has heard the end
+			}
 			r.event(l)
 		default:
 			r.t.Fatalf("line %d: %q has no known mark", l.at, l.raw)
@@ -520,6 +524,7 @@ type end struct {
 	at     int
 	conn   net.Conn
 	reader *bufio.Reader
+	closed bool // by the script
 }
 
 // patience is longer than any limit of the proxy's, in fake time.
@@ -574,6 +579,7 @@ func (e *end) do(what string) {
 	switch verb {
 	case "close":
 		e.conn.Close()
+		e.closed = true
 	case "wait":
 		d, err := time.ParseDuration(argument)
 		if err != nil {

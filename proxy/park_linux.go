@@ -1,0 +1,360 @@
+package proxy
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// parking is where the sockets of relays wait: one epoll set, in which each is
+// entered once, for both directions, edge-triggered; nothing is ever changed
+// about it. Its workers are threads that block in epoll_wait and do what the
+// event is about.
+//
+// Go's own poller is left aside for it, for two reasons. It needs a goroutine that
+// waits for each direction of each connection, with a stack of at least 2 KB. And
+// an idle Go program wakes slowly: the poller's thread finds a goroutine, wakes
+// another thread to go on polling, and that one turns around for a while.
+//
+// The zero parking is ready; it begins with the first socket.
+type parking struct {
+	mu      sync.Mutex // guards the following three
+	open    bool
+	set     int // the epoll set
+	bell    int // an eventfd in it that ends the workers
+	workers sync.WaitGroup
+
+	sockets [maxSockets / socketsTogether]atomic.Pointer[[socketsTogether]atomic.Pointer[parked]] // by descriptor
+}
+
+const (
+	// maxSockets is the largest descriptor that can wait here; Linux's own bound,
+	// fs.nr_open, begins at 1 << 20. Others have a pump.
+	maxSockets      = 1 << 22
+	socketsTogether = 1 << 12
+	// eventsTogether is how many events a worker takes at once: enough to save
+	// system calls, few enough to leave the others something.
+	eventsTogether = 32
+	// awaited is all that can happen to a socket.
+	awaited = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
+)
+
+// port takes a connection out of Go's poller, and out of its hands: the
+// descriptor that goes on is a duplicate of its own.
+func (p *parking) port(conn net.Conn, r *relay) port {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return newPump(conn, r.poke)
+	}
+	fd, err := duplicate(tcp)
+	if err != nil || fd >= maxSockets || p.begin() != nil {
+		if err == nil {
+			unix.Close(fd)
+		}
+		return newPump(conn, r.poke) // which costs memory, and is better than no session
+	}
+	s := &parked{fd: fd, relay: r, parking: p, local: tcp.LocalAddr(), remote: tcp.RemoteAddr()}
+	tcp.Close()
+	return s
+}
+
+func duplicate(conn *net.TCPConn) (fd int, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	if e := raw.Control(func(own uintptr) { fd, err = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0) }); e != nil {
+		return 0, e
+	}
+	return fd, err
+}
+
+// begin opens the set and starts the workers, if need be.
+func (p *parking) begin() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open {
+		return nil
+	}
+	set, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	bell, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		unix.Close(set)
+		return err
+	}
+	if err := unix.EpollCtl(set, unix.EPOLL_CTL_ADD, bell, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(bell)}); err != nil {
+		unix.Close(set)
+		unix.Close(bell)
+		return err
+	}
+	p.open, p.set, p.bell = true, set, bell
+	for range runtime.GOMAXPROCS(0) {
+		p.workers.Add(1)
+		go p.work(set, bell)
+	}
+	return nil
+}
+
+// close ends the workers. No relay may be left.
+func (p *parking) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.open {
+		return
+	}
+	unix.Write(p.bell, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	p.workers.Wait()
+	unix.Close(p.bell)
+	unix.Close(p.set)
+	p.open = false
+}
+
+// work does what events are about, until the bell rings.
+func (p *parking) work(set, bell int) {
+	defer p.workers.Done()
+	buffer := make([]byte, relayBuffer)
+	events := make([]unix.EpollEvent, eventsTogether)
+	var greedy []*relay // had their share and want more
+	for {
+		patience := -1
+		if len(greedy) > 0 {
+			patience = 0
+		}
+		n, err := unix.EpollWait(set, events, patience)
+		if err != nil && err != unix.EINTR {
+			panic(fmt.Sprintf("waiting for sockets: %v", err)) // EBADF and the like: our own mistake
+		}
+		before := len(greedy)
+		for _, e := range events[:max(n, 0)] {
+			if int(e.Fd) == bell {
+				return
+			}
+			// A socket that was closed meanwhile is nobody's; where its number is
+			// taken again, a relay is woken in vain.
+			if s := p.at(int(e.Fd)); s != nil {
+				s.news.Or(e.Events)
+				if s.relay.wake(buffer) {
+					greedy = append(greedy, s.relay)
+				}
+			}
+		}
+		still := greedy[:0]
+		for i, r := range greedy {
+			if i >= before || r.resume(buffer) {
+				still = append(still, r)
+			}
+		}
+		clear(greedy[len(still):])
+		greedy = still
+	}
+}
+
+// at returns the socket with a descriptor, or nil.
+func (p *parking) at(fd int) *parked {
+	if together := p.sockets[fd/socketsTogether].Load(); together != nil {
+		return together[fd%socketsTogether].Load()
+	}
+	return nil
+}
+
+// enter makes a socket known by its descriptor; nil forgets it.
+func (p *parking) enter(fd int, s *parked) {
+	place := &p.sockets[fd/socketsTogether]
+	together := place.Load()
+	if together == nil {
+		place.CompareAndSwap(nil, new([socketsTogether]atomic.Pointer[parked]))
+		together = place.Load()
+	}
+	together[fd%socketsTogether].Store(s)
+}
+
+// parked is a port: a non-blocking TCP socket.
+type parked struct {
+	fd            int
+	relay         *relay
+	parking       *parking
+	local, remote net.Addr
+	news          atomic.Uint32 // of epoll, not yet heeded
+
+	dry    bool // nothing to read: ask no more before there is news
+	full   bool // nothing can be sent, likewise
+	hangup bool // the peer's end has come, which has no further news
+	fin    bool // the stream ends behind what is owed
+	sent   bool // the end was sent
+	closed bool
+	broken error   // of a write
+	out    *[]byte // what is owed, but for its first paid bytes; nil: nothing
+	paid   int
+}
+
+// keeps are lent to sockets that owe something.
+var keeps = sync.Pool{New: func() any { return new([]byte) }}
+
+func (s *parked) begin() error {
+	s.parking.enter(s.fd, s)
+	if err := unix.EpollCtl(s.parking.set, unix.EPOLL_CTL_ADD, s.fd, &unix.EpollEvent{Events: awaited, Fd: int32(s.fd)}); err != nil {
+		return fmt.Errorf("waiting for a socket: %w", os.NewSyscallError("epoll_ctl", err))
+	}
+	return nil
+}
+
+func (s *parked) heed() {
+	news := s.news.Swap(0)
+	if news == 0 {
+		return
+	}
+	const end = unix.EPOLLRDHUP | unix.EPOLLERR | unix.EPOLLHUP
+	if news&(unix.EPOLLIN|end) != 0 {
+		s.dry = false
+	}
+	if news&(unix.EPOLLOUT|end) != 0 {
+		s.full = false
+	}
+	if news&end != 0 {
+		s.hangup = true
+	}
+}
+
+// Read asks the system no more than it must: what comes short was all (epoll(7)),
+// unless the end is behind it.
+func (s *parked) Read(b []byte) (int, error) {
+	if s.closed {
+		return 0, net.ErrClosed
+	}
+	for !s.dry {
+		n, err := unix.Read(s.fd, b)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.EAGAIN:
+			s.dry = true
+			return 0, errAgain
+		case err != nil:
+			return 0, os.NewSyscallError("read", err)
+		case n == 0 && len(b) > 0:
+			return 0, io.EOF
+		}
+		s.dry = n < len(b) && !s.hangup
+		return n, nil
+	}
+	return 0, errAgain
+}
+
+func (s *parked) Write(b []byte) (int, error) {
+	switch {
+	case s.broken != nil:
+		return 0, s.broken
+	case s.closed || s.fin:
+		return 0, net.ErrClosed
+	}
+	n := 0
+	if s.out == nil {
+		var err error
+		if n, err = s.send(b); err != nil {
+			return 0, err
+		}
+	}
+	if n < len(b) {
+		if s.out == nil {
+			s.out = keeps.Get().(*[]byte)
+		}
+		*s.out = append(*s.out, b[n:]...)
+	}
+	return len(b), nil
+}
+
+// send sends what can be sent now.
+func (s *parked) send(b []byte) (n int, err error) {
+	for n < len(b) && !s.full {
+		m, err := unix.Write(s.fd, b[n:])
+		switch err {
+		case nil:
+			n += m
+			s.full = n < len(b)
+		case unix.EINTR:
+		case unix.EAGAIN:
+			s.full = true
+		default:
+			s.broken = os.NewSyscallError("write", err)
+			s.release()
+			return n, s.broken
+		}
+	}
+	return n, nil
+}
+
+// release gives the memory of what was owed back.
+func (s *parked) release() {
+	if s.out != nil {
+		*s.out = (*s.out)[:0]
+		keeps.Put(s.out)
+	}
+	s.out, s.paid = nil, 0
+}
+
+func (s *parked) owed() int {
+	n := 0
+	if s.out != nil {
+		n = len(*s.out) - s.paid
+	}
+	if s.fin && !s.sent && s.broken == nil {
+		n++
+	}
+	return n
+}
+
+func (s *parked) settle() error {
+	if s.broken != nil {
+		return s.broken
+	}
+	if s.out != nil {
+		n, err := s.send((*s.out)[s.paid:])
+		if err != nil {
+			return err
+		}
+		if s.paid += n; s.paid < len(*s.out) {
+			return nil
+		}
+		s.release()
+	}
+	if s.fin && !s.sent {
+		s.sent = true
+		if err := unix.Shutdown(s.fd, unix.SHUT_WR); err != nil {
+			s.broken = os.NewSyscallError("shutdown", err)
+		}
+	}
+	return s.broken
+}
+
+func (s *parked) CloseWrite() error {
+	s.fin = true
+	return s.settle()
+}
+
+func (s *parked) Close() error {
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	s.release()
+	s.parking.enter(s.fd, nil)
+	return unix.Close(s.fd) // which takes it out of the set, since it has no duplicate
+}
+
+func (s *parked) LocalAddr() net.Addr  { return s.local }
+func (s *parked) RemoteAddr() net.Addr { return s.remote }
+
+// Deadlines are the relay's; crypto/tls would set one for its last word.
+func (*parked) SetDeadline(time.Time) error      { return nil }
+func (*parked) SetReadDeadline(time.Time) error  { return nil }
+func (*parked) SetWriteDeadline(time.Time) error { return nil }
