@@ -23,6 +23,7 @@ var rooms = map[string][]string{
 	"web":       {},                  // pages and challenges out of plain values
 	"demo":      {},                  // a mail provider that knows nothing of the proxy before it
 	"interop":   {},                  // real servers and clients; its tests run the built program
+	"bench":     {"interop"},         // starts servers as the tests do; all else it measures from outside
 	"config":    {"certs", "policy"}, // policy for the types of its file
 	"proxy":     {"policy", "events"},
 	"imapfront": {"proxy", "policy"}, // policy for the names of mechanisms alone
