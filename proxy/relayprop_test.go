@@ -21,12 +21,18 @@ import (
 	"pgregory.net/rapid"
 )
 
-// beginRelay starts the relay under test. It is the only place here that knows
-// how that is done.
+// beginRelay starts the relay under test, with sockets parked where the system
+// can do so.
 func beginRelay(client, backend *Wire, idle time.Duration) <-chan *Ending {
-	r := newRelay(client, backend, idle)
-	ended := make(chan *Ending, 1)
-	go func() { ended <- r.run() }()
+	parking, ended := new(parking), make(chan *Ending, 1)
+	r := newRelay(client, backend, idle, new(wheel))
+	r.mistake = func(p any) *Ending { panic(p) }
+	r.over = func(e *Ending) {
+		parking.close()
+		ended <- e
+	}
+	r.lodge(parking)
+	r.start()
 	return ended
 }
 
