@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -21,6 +22,8 @@ type Process struct {
 	// started it dies before that.
 	guard *exec.Cmd
 	alive io.Closer
+
+	stopping sync.Once
 }
 
 // StartProcess starts a server, which writes into the file output, and waits until it is
@@ -95,15 +98,17 @@ func (p *Process) Ended() bool {
 	}
 }
 
-// Stop ends the process and all of its children.
+// Stop ends the process and all of its children, and returns when they have ended.
 func (p *Process) Stop() {
-	p.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-p.done:
-	case <-time.After(patience):
-	}
-	if p.guard != nil {
-		p.alive.Close()
-		p.guard.Wait()
-	}
+	p.stopping.Do(func() {
+		p.cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-p.done:
+		case <-time.After(patience):
+		}
+		if p.guard != nil {
+			p.alive.Close()
+			p.guard.Wait()
+		}
+	})
 }
