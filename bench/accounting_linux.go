@@ -121,3 +121,23 @@ func parsePSS(r io.Reader) (int64, error) {
 	}
 	return 0, errors.Join(lines.Err(), errors.New("no line Pss"))
 }
+
+// threadsAndFiles counts the threads and the open files of all the processes together.
+func threadsAndFiles(root int) (threads, files int, err error) {
+	pids, err := family(root)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, pid := range pids {
+		tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		if err != nil {
+			return 0, 0, err
+		}
+		open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+		if err != nil {
+			return 0, 0, err
+		}
+		threads, files = threads+len(tasks), files+len(open)
+	}
+	return threads, files, nil
+}

@@ -96,7 +96,7 @@ func accept(l net.Listener, serve func(*backendSession) error) {
 		}
 		go func() {
 			defer c.Close()
-			serve(&backendSession{c, bufio.NewReaderSize(c, 4096)}) // the driver sees what goes wrong
+			serve(newSession(c)) // the driver sees what goes wrong
 		}()
 	}
 }
@@ -106,12 +106,16 @@ type backendSession struct {
 	r *bufio.Reader
 }
 
+func newSession(c net.Conn) *backendSession {
+	return &backendSession{c, bufio.NewReaderSize(c, 4096)}
+}
+
 func (s *backendSession) say(format string, args ...any) error {
 	_, err := fmt.Fprintf(s.Conn, format+"\r\n", args...)
 	return err
 }
 
-// line reads one line, of which only the command's name is in capitals.
+// line reads one line, without its end.
 func (s *backendSession) line() (string, error) {
 	line, err := s.r.ReadString('\n')
 	return strings.TrimRight(line, "\r\n"), err

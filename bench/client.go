@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -78,8 +79,10 @@ func (cs *clients) secure(c net.Conn, cache tls.ClientSessionCache) (*client, er
 		c.Close()
 		return nil, fmt.Errorf("the proxy chose %s, and the others TLS_AES_128_GCM_SHA256", tls.CipherSuiteName(s.CipherSuite))
 	}
-	return &client{Conn: t, r: bufio.NewReaderSize(t, 4096)}, nil
+	return newClient(t), nil
 }
+
+func newClient(c net.Conn) *client { return &client{Conn: c, r: bufio.NewReaderSize(c, 4096)} }
 
 // more gives the session time for its next steps.
 func (c *client) more() { c.SetDeadline(time.Now().Add(patience)) }
@@ -201,7 +204,7 @@ func (cs *clients) starttlsSession(ctx context.Context, number int) error {
 		return err
 	}
 	defer raw.Close()
-	clear := &client{Conn: raw, r: bufio.NewReaderSize(raw, 4096)}
+	clear := newClient(raw)
 	if _, err := clear.hear("* OK"); err != nil {
 		return err
 	}
@@ -287,6 +290,9 @@ func (cs *clients) submissionSession(ctx context.Context, number int) error {
 	return c.ended()
 }
 
+// errBytes says that other bytes came than were sent.
+var errBytes = errors.New("bytes are lost or wrong")
+
 // fetch reads a part of the message into buf, which holds it, and compares its sum.
 func (c *client) fetch(offset int, buf []byte) error {
 	c.tag++
@@ -301,7 +307,7 @@ func (c *client) fetch(offset int, buf []byte) error {
 		return err
 	}
 	if got, want := sum(buf), sum(payload()[offset:offset+len(buf)]); got != want {
-		return fmt.Errorf("fetched %d bytes with the sum %08x in place of %08x", len(buf), got, want)
+		return fmt.Errorf("%w: fetched %d with the sum %08x in place of %08x", errBytes, len(buf), got, want)
 	}
 	_, err := c.reply()
 	return err
@@ -322,7 +328,7 @@ func (c *client) append(offset, size int) error {
 	}
 	got, err := c.reply()
 	if want := fmt.Sprintf("OK [APPENDUID 1 1] %d bytes %08x", size, sum(part)); err == nil && got != want {
-		return fmt.Errorf("the backend says %q in place of %q", got, want)
+		return fmt.Errorf("%w: the backend says %q in place of %q", errBytes, got, want)
 	}
 	return err
 }

@@ -4,6 +4,7 @@
 //	go run ./bench                               everything, three rounds: about a quarter of an hour
 //	go run ./bench -quick -only login,noop1      less of it
 //	go run ./bench -profile login                where Mailreeve's time or memory goes
+//	go run ./bench -soak 10m -sessions 9500      Mailreeve alone, for long
 //
 // # Method
 //
@@ -57,11 +58,13 @@ const usageText = `Measures Mailreeve beside nginx mail, HAProxy and Dovecot, an
   go run ./bench                              everything, three rounds
   go run ./bench -only login,fetch -rounds 5  some works, more rounds
   go run ./bench -proxies mailreeve,nginx     fewer proxies
+  go run ./bench -against ../before           two states of Mailreeve beside each other
   go run ./bench -out bench/results           writes latest.md and latest.json there
   go run ./bench -profile login               where Mailreeve's CPU goes, or its memory
+  go run ./bench -soak 10m -sessions 9500     silent sessions of which 1 % wake up each second
 
 A proxy that is not installed is left out; to install all, type: interop/install
-It ends with 1 if anything failed. A budget that is not met
+It ends with 1 if anything failed, was cut or got lost. A budget that is not met
 is said in the table and is no failure.
 
 Works:
@@ -89,25 +92,40 @@ func main() {
 
 // options are what the command line says.
 type options struct {
-	only, proxies, out, profile, tree string
-	rounds                            int
-	quick                             bool
+	only, proxies, out, profile string
+	tree, against               string
+	rounds, sessions            int
+	quick                       bool
+	soak                        time.Duration
+	load                        scale
+}
+
+// all are the proxies that there are.
+func (o options) all() []*proxy {
+	all := []*proxy{mailreeve(ours, "Mailreeve", o.tree)}
+	if o.against != "" {
+		all = append(all, mailreeve(other, "Mailreeve in "+o.against, o.against))
+	}
+	return append(all, peers...)
 }
 
 func run(ctx context.Context, args []string) error {
 	var o options
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.StringVar(&o.only, "only", "", "only these `works`, separated by commas")
-	f.StringVar(&o.proxies, "proxies", "", "only these `proxies` of mailreeve, nginx, haproxy, dovecot")
+	f.StringVar(&o.proxies, "proxies", "", "only these `proxies` of mailreeve, nginx, haproxy, dovecot, other")
 	f.IntVar(&o.rounds, "rounds", 3, "how often everything is measured")
 	f.BoolVar(&o.quick, "quick", false, "less load: for a look, not for the record")
 	f.StringVar(&o.out, "out", "", "write latest.md and latest.json into this `directory`, too")
 	f.StringVar(&o.tree, "tree", ".", "the `directory` of the source that Mailreeve is built from")
+	f.StringVar(&o.against, "against", "", "measure Mailreeve from the source in this `directory` beside it, as \"other\"")
 	f.StringVar(&o.profile, "profile", "", "profile Mailreeve at this `work`")
+	f.DurationVar(&o.soak, "soak", 0, "hold silent sessions for this `time`, Mailreeve alone")
+	f.IntVar(&o.sessions, "sessions", 9500, "how many, for -soak")
 	f.Usage = func() {
 		fmt.Fprint(f.Output(), usageText)
 		for _, w := range works {
-			fmt.Fprintf(f.Output(), "  %-11s %s\n", w.name, w.title)
+			fmt.Fprintf(f.Output(), "  %-11s %s\n", w.name, full.in(w.title))
 		}
 		fmt.Fprintln(f.Output(), "\nFlags:")
 		f.PrintDefaults()
@@ -124,8 +142,17 @@ func run(ctx context.Context, args []string) error {
 	if _, err := readMemory(os.Getpid()); err != nil {
 		return err
 	}
-	if o.profile != "" {
+	switch o.load = full; {
+	case o.quick:
+		o.load = quick
+	case o.profile != "":
+		o.load = profiled
+	}
+	switch {
+	case o.profile != "":
 		return profile(ctx, o)
+	case o.soak > 0:
+		return soak(ctx, o)
 	}
 	r, err := measure(ctx, o)
 	if err != nil {
@@ -163,24 +190,17 @@ func chosen[T any](all []T, name func(T) string, list string) ([]T, error) {
 	return picked, nil
 }
 
-func (o options) scale() scale {
-	if o.quick {
-		return quick
-	}
-	return full
-}
-
 // measure drives every load at every proxy, round by round.
 func measure(ctx context.Context, o options) (*Result, error) {
 	works, err := chosen(works, func(w *work) string { return w.name }, o.only)
 	if err != nil {
 		return nil, fmt.Errorf("-only: %w", err)
 	}
-	wanted, err := chosen(proxies, func(p *proxy) string { return p.name }, o.proxies)
+	wanted, err := chosen(o.all(), func(p *proxy) string { return p.name }, o.proxies)
 	if err != nil {
 		return nil, fmt.Errorf("-proxies: %w", err)
 	}
-	b, err := newBench(ctx, o.tree)
+	b, err := newBench(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -188,22 +208,23 @@ func measure(ctx context.Context, o options) (*Result, error) {
 
 	r := &Result{
 		Made: time.Now().UTC().Format("2006-01-02 15:04 UTC"), Machine: machine(), Command: o.command(),
-		Rounds: o.rounds, Rows: newRows(works, o.rounds),
+		Rounds: o.rounds, Rows: newRows(works, o.load),
 	}
 	var there []*proxy
 	for _, p := range wanted {
-		if _, err := b.find(p); err != nil {
+		program, err := b.find(p)
+		if err != nil {
 			r.Skipped = append(r.Skipped, err.Error())
 			say("left out: %v", err)
 			continue
 		}
 		there = append(there, p)
-		r.Proxies = append(r.Proxies, Peer{p.name, p.title, b.versionOf(p)})
+		r.Proxies = append(r.Proxies, Peer{p.name, p.title, p.versionOf(program)})
 	}
 	for round := range o.rounds {
 		for _, w := range works {
 			for _, p := range there {
-				v, err := b.play(ctx, p, w, o.scale(), nil)
+				v, err := b.play(ctx, p, w, o.load, nil)
 				if ctx.Err() != nil {
 					return nil, ctx.Err()
 				}
@@ -267,6 +288,9 @@ func (b *bench) play(ctx context.Context, p *proxy, w *work, n scale, probe prob
 	if err == nil && r.process.Ended() {
 		err = errors.New("the proxy ended by itself")
 	}
+	if info, statErr := os.Stat(r.file("events.jsonl")); err == nil && p.name == ours && (statErr != nil || info.Size() == 0) {
+		err = errors.New("no event was written, which is part of its work")
+	}
 	return v, err
 }
 
@@ -284,6 +308,9 @@ func (o options) command() string {
 	}
 	if o.proxies != "" {
 		c += " -proxies " + o.proxies
+	}
+	if o.against != "" {
+		c += " -against " + o.against
 	}
 	return c
 }

@@ -29,7 +29,7 @@ func profile(ctx context.Context, o options) error {
 	if w.name == "alone" || w.name == "burst" {
 		return fmt.Errorf("%s measures time and no CPU; where the CPU goes says: -profile login", w.name)
 	}
-	b, err := newBench(ctx, o.tree, "profile")
+	b, err := newBench(ctx, o, "profile")
 	if err != nil {
 		return err
 	}
@@ -44,17 +44,16 @@ func profile(ctx context.Context, o options) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	t := &taker{ctx: ctx, dir: dir, program: b.built, memory: w.memory}
+	t := &taker{ctx: ctx, dir: dir, program: b.built[o.tree], memory: w.memory}
 	env := []string{"MAILREEVE_PROFILES=" + dir}
 	if w.memory {
 		env = append(env, "GODEBUG=memprofilerate=1") // every allocation, as it is sessions that are counted
 	}
-	p := proxies[0]
-	r, err := b.play(ctx, p, w, o.scale(), t, env...)
+	r, err := b.play(ctx, o.all()[0], w, o.load, t, env...)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%s, with profiling: %s\n\n%s", w.title, r.line(w), t.report.String())
+	fmt.Printf("%s, with profiling: %s\n\n%s", o.load.in(w.title), r.line(w), t.report.String())
 	if o.out != "" {
 		fmt.Printf("\nThe profiles are in %s.\n", dir)
 	}
@@ -110,7 +109,7 @@ func (t *taker) heap(sessions int) error {
 	}
 	for _, how := range []string{"-inuse_space", "-inuse_objects"} {
 		fmt.Fprintf(&t.report, "\n%s, of each session, by line:\n", how)
-		args := []string{how, "-lines", "-top", "-nodecount=60", "-divide_by=" + strconv.Itoa(sessions), "-base", base + ".pprof"}
+		args := []string{how, "-lines", "-top", "-nodecount=400", "-divide_by=" + strconv.Itoa(sessions), "-base", base + ".pprof"}
 		if how == "-inuse_space" {
 			args = append(args, "-unit=B")
 		}
@@ -150,7 +149,12 @@ func (t *taker) pprof(args ...string) error {
 	if err != nil {
 		return fmt.Errorf("go tool pprof: %w\n%s", err, out)
 	}
-	t.report.Write(out)
+	for line := range strings.Lines(string(out)) {
+		// By heap, those that only call others are in the way.
+		if !t.memory || !strings.HasPrefix(strings.TrimSpace(line), "0 ") {
+			t.report.WriteString(line)
+		}
+	}
 	t.report.WriteByte('\n')
 	return nil
 }

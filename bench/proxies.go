@@ -34,20 +34,30 @@ import (
 // proxy is a program to be measured.
 type proxy struct {
 	name, title string
-	program     string // looked for in PATH; "" for the one that is built
+	program     string // looked for in PATH; "" for one that is built
+	tree        string // from the source there
 	config      string // its template
 	version     []string
 	args        func(*site) []string
 	prepare     func(*site) error // where given
+	fits        func(version string) error
 }
 
-const ours = "mailreeve"
+const (
+	ours  = "mailreeve"
+	other = "other" // Mailreeve, from another tree
+)
 
-var proxies = []*proxy{
-	{
-		name: ours, title: "Mailreeve", config: "mailreeve.yaml", version: []string{"--version"},
+// mailreeve is what is built from a tree.
+func mailreeve(name, title, tree string) *proxy {
+	return &proxy{
+		name: name, title: title, tree: tree, config: "mailreeve.yaml", version: []string{"--version"},
 		args: func(s *site) []string { return []string{"run", "-c", s.file("mailreeve.yaml")} },
-	},
+	}
+}
+
+// peers are the other programs.
+var peers = []*proxy{
 	{
 		name: "nginx", title: "nginx mail", program: "nginx", config: "nginx.conf", version: []string{"-v"},
 		args: func(s *site) []string { return []string{"-p", s.Dir, "-c", s.file("nginx.conf")} },
@@ -64,6 +74,15 @@ var proxies = []*proxy{
 		name: "dovecot", title: "Dovecot proxy, shared login", program: "dovecot", config: "dovecot.conf", version: []string{"--version"},
 		args:    func(s *site) []string { return []string{"-F", "-c", s.file("dovecot.conf")} },
 		prepare: prepareDovecot,
+		fits: func(version string) error {
+			if !strings.HasPrefix(version, "2.3.") {
+				return fmt.Errorf("dovecot.conf is written for Dovecot 2.3, as in Debian 12; this is %q", version)
+			}
+			if os.Getuid() != 0 {
+				return errors.New("only root can start Dovecot; as root type: go run ./bench")
+			}
+			return nil
+		},
 	},
 }
 
@@ -84,7 +103,7 @@ type bench struct {
 	dir     string
 	backend ports
 	roots   *x509.CertPool
-	built   string // Mailreeve
+	built   map[string]string // Mailreeve, by the tree
 	close   []func()
 }
 
@@ -113,9 +132,9 @@ func files() int {
 	return int(min(limit.Max, 1<<20))
 }
 
-// newBench makes the certificate, builds Mailreeve from the tree and starts the backend.
-func newBench(ctx context.Context, tree string, tags ...string) (b *bench, err error) {
-	b = &bench{}
+// newBench makes the certificate, builds Mailreeve and starts the backend.
+func newBench(ctx context.Context, o options, tags ...string) (b *bench, err error) {
+	b = &bench{built: map[string]string{}}
 	defer func() {
 		if err != nil {
 			b.end()
@@ -132,16 +151,30 @@ func newBench(ctx context.Context, tree string, tags ...string) (b *bench, err e
 	if err := b.certify(); err != nil {
 		return b, fmt.Errorf("making the certificate: %w", err)
 	}
-	b.built = filepath.Join(b.dir, "mailreeve")
-	build := exec.CommandContext(ctx, "go", "build", "-tags", strings.Join(tags, ","), "-o", b.built, "./cmd/mailreeve")
-	build.Dir = tree
-	if out, err := build.CombinedOutput(); err != nil {
-		return b, fmt.Errorf("building Mailreeve in %s: %w\n%s", tree, err, out)
+	for _, tree := range []string{o.tree, o.against} {
+		if err := b.build(ctx, tree, tags); err != nil {
+			return b, err
+		}
 	}
 	if err := b.startBackend(); err != nil {
 		return b, fmt.Errorf("starting the backend: %w", err)
 	}
 	return b, nil
+}
+
+// build builds Mailreeve from a tree of its source, if one is given.
+func (b *bench) build(ctx context.Context, tree string, tags []string) error {
+	if tree == "" {
+		return nil
+	}
+	program := filepath.Join(b.dir, fmt.Sprintf("mailreeve-%d", len(b.built)))
+	build := exec.CommandContext(ctx, "go", "build", "-tags", strings.Join(tags, ","), "-o", program, "./cmd/mailreeve")
+	build.Dir = tree
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building Mailreeve in %s: %w\n%s", tree, err, out)
+	}
+	b.built[tree] = program
+	return nil
 }
 
 // end stops the backend and removes all files.
@@ -217,21 +250,20 @@ func (b *bench) startBackend() error {
 // find is the proxy's program, or what to type to have it.
 func (b *bench) find(p *proxy) (string, error) {
 	if p.program == "" {
-		return b.built, nil
+		return b.built[p.tree], nil
 	}
 	path, err := interop.Find(p.program)
 	if err != nil {
 		return "", fmt.Errorf("%s is not installed; to install it type: interop/install", p.program)
 	}
-	return path, nil
+	if p.fits != nil {
+		err = p.fits(p.versionOf(path))
+	}
+	return path, err
 }
 
-// versionOf is the first line with a version number that the program says of itself.
-func (b *bench) versionOf(p *proxy) string {
-	program, err := b.find(p)
-	if err != nil {
-		return ""
-	}
+// versionOf is the first line of what the program says of its version.
+func (p *proxy) versionOf(program string) string {
 	out, _ := exec.Command(program, p.version...).CombinedOutput()
 	line, _, _ := strings.Cut(string(out), "\n")
 	return strings.TrimSpace(line)

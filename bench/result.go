@@ -70,12 +70,12 @@ type Outcome struct {
 	Share    *float64 `json:"of_budget,omitempty"`
 }
 
-// newRows lays out the table for these works and rounds.
-func newRows(works []*work, rounds int) []Row {
+// newRows lays out the table for these works.
+func newRows(works []*work, n scale) []Row {
 	var rows []Row
 	for _, w := range works {
 		for _, m := range w.metrics {
-			rows = append(rows, Row{Work: w.name, Metric: m.name, Title: m.title, Unit: m.unit, More: m.more,
+			rows = append(rows, Row{Work: w.name, Metric: m.name, Title: n.in(m.title), Unit: m.unit, More: m.more,
 				Cells: map[string]*Values{}, budget: m.budget})
 		}
 	}
@@ -158,7 +158,7 @@ func (row *Row) judge() Outcome {
 }
 
 func title(name string) string {
-	for _, p := range proxies {
+	for _, p := range peers {
 		if p.name == name {
 			return p.title
 		}
@@ -199,12 +199,12 @@ func ratio(a, b []*float64) *float64 {
 	return &m
 }
 
-// number writes three digits, which is more than can be trusted.
+// number writes three digits, which is more than can be trusted, and whole numbers as such.
 func number(v float64) string {
 	switch a := math.Abs(v); {
 	case math.IsNaN(v):
 		return "-"
-	case v == 0 || a >= 100:
+	case v == math.Trunc(v) || a >= 100:
 		return strconv.FormatFloat(v, 'f', 0, 64)
 	case a >= 10:
 		return strconv.FormatFloat(v, 'f', 1, 64)
@@ -230,13 +230,13 @@ func (r *Result) markdown() string {
 		}
 	}
 
-	peers := slices.DeleteFunc(slices.Clone(r.Proxies), func(p Peer) bool { return p.Name == ours })
+	others := slices.DeleteFunc(slices.Clone(r.Proxies), func(p Peer) bool { return p.Name == ours })
 	head := []string{"", "unit"}
 	for _, p := range r.Proxies {
 		head = append(head, p.Title)
 	}
-	if len(peers) < len(r.Proxies) {
-		for _, p := range peers {
+	if len(others) < len(r.Proxies) {
+		for _, p := range others {
 			head = append(head, "to "+p.Name)
 		}
 	}
@@ -255,8 +255,8 @@ func (r *Result) markdown() string {
 			}
 			line = append(line, cell)
 		}
-		if len(peers) < len(r.Proxies) {
-			for _, p := range peers {
+		if len(others) < len(r.Proxies) {
+			for _, p := range others {
 				cell := "-"
 				if v := row.Cells[p.Name]; v != nil && v.Ratio != nil {
 					cell = fmt.Sprintf("%.2f", *v.Ratio)
@@ -311,6 +311,14 @@ func (r *Result) markdown() string {
 		writeTable(&b, table)
 	}
 	return b.String()
+}
+
+// thousands writes a number as in a sentence.
+func thousands(n int) string {
+	if n < 1000 {
+		return strconv.Itoa(n)
+	}
+	return fmt.Sprintf("%s,%03d", thousands(n/1000), n%1000)
 }
 
 func plural(n int, word string) string {

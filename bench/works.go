@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,9 +45,18 @@ type scale struct {
 }
 
 var (
-	full  = scale{logins: 1500, alone: 100, noops: 5000, noopsBusy: 1500, transfers: 32, idle: 1000, idleMany: 9900, used: 1000, burst: 5000}
+	full  = scale{logins: 2000, alone: 100, noops: 5000, noopsBusy: 1500, transfers: 32, idle: 1000, idleMany: 9900, used: 1000, burst: 5000}
 	quick = scale{logins: 300, alone: 20, noops: 1000, noopsBusy: 200, transfers: 6, idle: 300, idleMany: 2000, used: 200, burst: 800}
+
+	// A profile has a hundred samples in a second, so the loads are longer.
+	profiled = scale{logins: 8000, noops: 40000, noopsBusy: 6000, transfers: 150, idle: 1000, idleMany: 9900, used: 1000}
 )
+
+// in fills the numbers into a title.
+func (n scale) in(title string) string {
+	return strings.NewReplacer("{idle}", thousands(n.idle), "{many}", thousands(n.idleMany),
+		"{used}", thousands(n.used), "{burst}", thousands(n.burst)).Replace(title)
+}
 
 // together is how many clients log in at the same time, unless it is a burst.
 const together = 32
@@ -128,17 +138,17 @@ var works = []*work{
 		},
 	},
 	{
-		name: "idle1000", title: "1,000 silent sessions, fresh", warm: (*clients).loginSession, memory: true,
-		metrics: []metric{{name: "memory", title: "memory per idle session, 1,000 of them, fresh", unit: "KiB"}},
+		name: "idle1000", title: "{idle} silent sessions, fresh", warm: (*clients).loginSession, memory: true,
+		metrics: []metric{{name: "memory", title: "memory per idle session, {idle} of them, fresh", unit: "KiB"}},
 		run:     func(s *stage) (values, error) { return idleWork(s, s.scale.idle, false) },
 	},
 	{
-		name: "idle9900", title: "9,900 silent sessions, fresh", warm: (*clients).loginSession, memory: true,
-		metrics: []metric{{name: "memory", title: "memory per idle session, 9,900 of them, fresh", unit: "KiB", budget: &budget{most: 8}}},
+		name: "idle9900", title: "{many} silent sessions, fresh", warm: (*clients).loginSession, memory: true,
+		metrics: []metric{{name: "memory", title: "memory per idle session, {many} of them, fresh", unit: "KiB", budget: &budget{most: 8}}},
 		run:     func(s *stage) (values, error) { return idleWork(s, s.scale.idleMany, false) },
 	},
 	{
-		name: "used1000", title: "1,000 silent sessions that have moved 4 x 100 KB each way", warm: (*clients).loginSession, memory: true,
+		name: "used1000", title: "{used} silent sessions that have moved 4 x 100 KB each way", warm: (*clients).loginSession, memory: true,
 		metrics: []metric{{name: "memory", title: "memory per idle session that has moved 4 x 100 KB", unit: "KiB", budget: &budget{most: 12}}},
 		run:     func(s *stage) (values, error) { return idleWork(s, s.scale.used, true) },
 	},
@@ -148,9 +158,9 @@ var works = []*work{
 		run:     aloneWork,
 	},
 	{
-		name: "burst", title: "5,000 clients at once", warm: (*clients).loginSession,
+		name: "burst", title: "{burst} clients at once", warm: (*clients).loginSession,
 		metrics: []metric{
-			{name: "time", title: "5,000 clients returning at once: all in after", unit: "s"},
+			{name: "time", title: "{burst} clients returning at once: all in after", unit: "s"},
 			{name: "failed", title: "of these, not let in", unit: "clients", budget: &budget{none: true}},
 		},
 		run: burstWork,
