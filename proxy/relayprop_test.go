@@ -115,6 +115,7 @@ type scene struct {
 	peeked [2]int // of these, looked at by the dialogue
 	chunk  [2]int // bytes that a far end reads at once
 	pumped bool   // the relay has pumps
+	window int    // what the kernel takes of a stream ahead of its reader; 0: as it likes
 	tight  bool   // a write is soon more than the kernel takes
 	deeds  []deed
 }
@@ -142,6 +143,10 @@ var doings = []string{
 	"rest",  // the relay is asked to
 	"sync",  // wait until all that was said has come
 }
+
+// flood is a deed that takes a moment, and so is not drawn at random: to say n
+// bytes that the other end does not read before all room on the way is full.
+const flood = "flood"
 
 // Endings. After an orderly one the other direction goes on, and nothing is lost.
 var orderly = []string{
@@ -198,7 +203,9 @@ type farEnd struct {
 	heard          int64 // bytes from the other
 	asked, updated int   // KeyUpdates asked for, and heard
 	mayAsk         bool  // a deed was given that asks
+	stalls         int   // floods that came to a halt
 	deaf           bool
+	shut           bool   // deaf until a flood stands
 	failed         error  // of speaking
 	corrupt        error  // a byte that was not said there
 	end            string // of what the other says: closed, torn, reset, or gone by our own deed
@@ -263,6 +270,12 @@ func play(sc scene, p *parking, reference bool) (*stage, error) {
 		defer far.Close()
 		if sc.tight { // a small window would be more, but TCP then waits for its timers
 			if err := errors.Join(far.SetWriteBuffer(8<<10), near.SetWriteBuffer(8<<10)); err != nil {
+				return nil, err
+			}
+		}
+		if sc.window > 0 {
+			if err := errors.Join(far.SetReadBuffer(sc.window), near.SetReadBuffer(sc.window),
+				far.SetWriteBuffer(sc.window), near.SetWriteBuffer(sc.window)); err != nil {
 				return nil, err
 			}
 		}
@@ -433,7 +446,7 @@ func (f *farEnd) listen() {
 	p := make([]byte, max(f.chunk[f.index], 1))
 	for {
 		f.mu.Lock()
-		for f.deaf {
+		for f.deaf || f.shut {
 			f.cond.Wait()
 		}
 		at := f.heard
@@ -489,6 +502,11 @@ func (f *farEnd) do(d deed) {
 	switch d.do {
 	case "say", "storm":
 		f.say(d)
+	case flood:
+		f.cut.stalled = func() { f.change(func() { f.stalls++; f.far[1-f.index].shut = false }) }
+		f.say(d)
+		f.cut.stalled = nil
+		f.change(func() { f.far[1-f.index].shut = false })
 	case "rekey":
 		if f.hand != nil {
 			f.idle(1)
@@ -662,6 +680,9 @@ func (s *stage) give(d deed) error {
 		// crypto/tls cannot answer a KeyUpdate once it has closed its half, and
 		// then does not take the new keys either.
 		d.ask = d.ask && !s.told[other.index]
+		if d.do == flood {
+			s.change(func() { other.shut = true })
+		}
 		f.mayAsk = f.mayAsk || d.ask
 		f.assign(d)
 		return nil
@@ -809,6 +830,72 @@ func compare(sc scene, p *parking) error {
 		}
 	}
 	return nil
+}
+
+// TestSlowReaders: who does not read holds the other back, and loses nothing.
+func TestSlowReaders(t *testing.T) {
+	const much = 2 << 20
+	park := new(parking)
+	t.Cleanup(park.close)
+	flooded := func(by int) deed { return deed{by: by, do: flood, n: much, record: 16 << 10} }
+	for name, deeds := range map[string][]deed{
+		"up":                   {flooded(theClient), {do: "sync"}, flooded(theClient)},
+		"down":                 {flooded(theBackend), {do: "sync"}, flooded(theBackend)},
+		"both ways":            {flooded(theClient), flooded(theBackend)},
+		"the end behind it":    {flooded(theBackend), {by: theBackend, do: "finish", rash: true}},
+		"the client's behind":  {flooded(theClient), {by: theClient, do: "finish", rash: true}},
+		"a reset in its face":  {flooded(theBackend), {by: theClient, do: "reset", rash: true}},
+		"the backend's reset":  {flooded(theClient), {by: theBackend, do: "reset", rash: true}},
+		"key updates among it": {flooded(theBackend), {do: "storm", by: theClient, n: 39, record: 50, ask: true}, {do: "sync"}},
+	} {
+		for _, manner := range []int{inClear, overTLS13} {
+			for _, pumped := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/%d/pumped=%t", name, manner, pumped), func(t *testing.T) {
+					t.Parallel()
+					s, err := play(scene{manner: [2]int{manner, inClear}, chunk: [2]int{30_000, 30_000}, window: 64 << 10, pumped: pumped, deeds: deeds}, park, false)
+					if err == nil {
+						err = s.judge()
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					for _, d := range deeds {
+						if !s.violent && d.do == flood && s.far[d.by].stalls == 0 {
+							t.Errorf("the %s was never held back: %d bytes are somewhere", farNames[d.by], much)
+						}
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestSmallThings: thousands of records of a byte, and thousands of KeyUpdates
+// with data between, from both sides at once.
+func TestSmallThings(t *testing.T) {
+	park := new(parking)
+	defer park.close()
+	for name, d := range map[string]deed{
+		"tiny records":         {do: "say", n: 1000, record: 1},
+		"tiny segments":        {do: "say", n: 200, record: 3, segment: 1},
+		"key updates":          {do: "storm", n: 39, record: 1, ask: true},
+		"key updates in parts": {do: "storm", n: 39, record: 90, ask: true, segment: 7},
+	} {
+		for _, pumped := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/pumped=%t", name, pumped), func(t *testing.T) {
+				sc := scene{manner: [2]int{overTLS13, overTLS13}, chunk: [2]int{500, 500}, pumped: pumped}
+				for range 15 {
+					for by := range farNames {
+						d.by = by
+						sc.deeds = append(sc.deeds, d)
+					}
+				}
+				if err := compare(sc, park); err != nil {
+					t.Fatal(err)
+				}
+			})
+		}
+	}
 }
 
 func drawScene(t *rapid.T) (sc scene) {
