@@ -246,7 +246,7 @@ func TestWarned(t *testing.T) {
 			E: action=warn told=true client=Thunderbird_153
 		`, inClear+login("anna", told)+`
 			B! close
-			E: action=warn told=true decided=2024-09-18T22:00:24.75Z
+			E: action=warn told=true decided=2024-09-18T22:00:21.75Z
 		`)
 }
 

@@ -510,7 +510,7 @@ func (s *session) splice(l *link) *Ending {
 		})
 	}
 	r.lodge(&s.engine.parking)
-	s.relay, s.hurry = r, nil
+	s.relay, s.conn, s.hurry = r, nil, nil
 	s.settings, s.listener, s.brand, s.tls, s.talk, s.link, s.early = nil, nil, nil, nil, nil, nil, nil
 	s.facts, s.offer, s.noOffer, s.hold = policy.Facts{}, Offer{}, nil, nil
 	s.mu.Unlock()

@@ -60,7 +60,7 @@ func (p *parking) port(conn net.Conn, r *relay) port {
 		}
 		return newPump(conn, r.poke) // which costs memory, and is better than no session
 	}
-	s := &parked{fd: fd, relay: r, parking: p, local: tcp.LocalAddr(), remote: tcp.RemoteAddr()}
+	s := &parked{fd: fd, relay: r, parking: p}
 	tcp.Close()
 	return s
 }
@@ -180,11 +180,10 @@ func (p *parking) enter(fd int, s *parked) {
 
 // parked is a port: a non-blocking TCP socket.
 type parked struct {
-	fd            int
-	relay         *relay
-	parking       *parking
-	local, remote net.Addr
-	news          atomic.Uint32 // of epoll, not yet heeded
+	fd      int
+	relay   *relay
+	parking *parking
+	news    atomic.Uint32 // of epoll, not yet heeded
 
 	dry    bool // nothing to read: ask no more before there is news
 	full   bool // nothing can be sent, likewise
@@ -208,11 +207,8 @@ func (s *parked) begin() error {
 	return nil
 }
 
-func (s *parked) heed() {
+func (s *parked) heed() bool {
 	news := s.news.Swap(0)
-	if news == 0 {
-		return
-	}
 	const end = unix.EPOLLRDHUP | unix.EPOLLERR | unix.EPOLLHUP
 	if news&(unix.EPOLLIN|end) != 0 {
 		s.dry = false
@@ -223,6 +219,7 @@ func (s *parked) heed() {
 	if news&end != 0 {
 		s.hangup = true
 	}
+	return !s.dry
 }
 
 // Read asks the system no more than it must: what comes short was all (epoll(7)),
@@ -351,8 +348,9 @@ func (s *parked) Close() error {
 	return unix.Close(s.fd) // which takes it out of the set, since it has no duplicate
 }
 
-func (s *parked) LocalAddr() net.Addr  { return s.local }
-func (s *parked) RemoteAddr() net.Addr { return s.remote }
+// Addresses it has none: the session has noted them.
+func (*parked) LocalAddr() net.Addr  { return nil }
+func (*parked) RemoteAddr() net.Addr { return nil }
 
 // Deadlines are the relay's; crypto/tls would set one for its last word.
 func (*parked) SetDeadline(time.Time) error      { return nil }

@@ -25,8 +25,9 @@ type port interface {
 	// CloseWrite ends the stream once nothing is owed.
 	CloseWrite() error
 
-	// heed takes note of what has woken the relay.
-	heed()
+	// heed takes note of what has woken the relay, and reports whether there may
+	// be something to read.
+	heed() bool
 
 	// owed returns how many bytes were taken by Write and not yet sent; an end of
 	// the stream that is still to be sent counts as one.

@@ -36,7 +36,11 @@ func newPump(conn net.Conn, poke func()) *pump {
 	return p
 }
 
-func (p *pump) heed() {}
+func (p *pump) heed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.in) > 0 || p.inErr != nil
+}
 
 func (p *pump) begin() error {
 	go p.listen()

@@ -20,8 +20,8 @@ const (
 	// between two lines of the backend's.
 	quietFor = 2 * time.Second
 	// restAfter is how long nothing must have moved before a session gives back
-	// what it needs for moving: long enough not to do so between two commands.
-	restAfter = 3 * time.Second
+	// what it needs only for moving: long enough not to do so between two commands.
+	restAfter = time.Second / 2
 	// relayShare is how many bytes a session may move before others have their turn.
 	relayShare = 512 << 10
 	// controlRoom is what a client may be owed besides a chunk of the backend's:
@@ -51,6 +51,8 @@ type relay struct {
 	asks atomic.Uint32 // what others want of it
 
 	turn      turn
+	heard     bool    // there may be something to read from the client
+	answered  bool    // and from the backend
 	midLine   bool    // the last byte to the client was no line end
 	upEnded   bool    // nothing more goes to the backend
 	downEnded bool    // nothing more goes to the client
@@ -88,7 +90,7 @@ const (
 
 // newRelay joins two wires. Then lodge it, and start it.
 func newRelay(client, backend *Wire, idle time.Duration, w *wheel) *relay {
-	r := &relay{client: client, backend: backend, wheel: w, slot: -1}
+	r := &relay{client: client, backend: backend, wheel: w, slot: -1, heard: true, answered: true}
 	r.limit.Store(ticks(idle))
 	client.beginRelay()
 	backend.beginRelay()
@@ -160,8 +162,8 @@ func (r *relay) step(buffer []byte) (more bool) {
 			r.finish()
 		}
 	}()
-	r.near.heed()
-	r.far.heed()
+	r.heard = r.near.heed() || r.heard
+	r.answered = r.far.heed() || r.answered
 	if asks := r.asks.Swap(0); asks != 0 {
 		r.obey(asks)
 	}
@@ -184,10 +186,11 @@ func (r *relay) step(buffer []byte) (more bool) {
 
 // up carries what the client says to the backend, and returns how much it was.
 func (r *relay) up(buffer []byte) int {
-	if r.ended || r.upEnded || r.far.owed() > 0 || r.near.owed() > relayBuffer+controlRoom {
+	if r.ended || r.upEnded || !r.heard || r.far.owed() > 0 || r.near.owed() > relayBuffer+controlRoom {
 		return 0
 	}
 	n, err := read(r.client, buffer)
+	r.heard = err == nil
 	said := buffer[:n]
 	switch {
 	case n == 0:
@@ -220,10 +223,11 @@ func (r *relay) up(buffer []byte) int {
 
 // down carries what the backend says to the client, and returns how much it was.
 func (r *relay) down(buffer []byte) int {
-	if r.ended || r.downEnded || r.near.owed() > 0 {
+	if r.ended || r.downEnded || !r.answered || r.near.owed() > 0 {
 		return 0
 	}
 	n, err := read(r.backend, buffer)
+	r.answered = err == nil
 	if n > 0 {
 		r.touch()
 		r.midLine = buffer[n-1] != '\n'

@@ -42,7 +42,7 @@ type session struct {
 	engine   *Engine
 	settings *Settings
 	listener *Listener
-	conn     net.Conn // as accepted; closed and given deadlines by others too
+	conn     net.Conn // as accepted; closed and given deadlines by others too; nil once it is the relay's
 	wire     *Wire
 	began    time.Time
 	id       string
@@ -517,6 +517,7 @@ func (s *session) cut() {
 	}
 	if s.relay != nil {
 		s.relay.ask(toEnd)
+		return
 	}
 	s.conn.Close()
 }

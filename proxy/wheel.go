@@ -1,6 +1,6 @@
 package proxy
 
-// Time-outs of relays, without a timer for each: a wheel of slots, one a second.
+// Time-outs of relays, without a timer for each: a wheel of slots.
 
 import (
 	"sync"
@@ -10,10 +10,10 @@ import (
 
 const (
 	// tick is how exact a relay's times are; none is ever shorter than it should be.
-	tick = time.Second
+	tick = time.Second / 4
 	// wheelSlots is how far the wheel looks ahead: an hour, so that an idle session is
 	// looked at once in its time. What is due later is looked at and put back.
-	wheelSlots = 3600
+	wheelSlots = 4 * 3600
 )
 
 // ticks returns how many ticks a time takes.

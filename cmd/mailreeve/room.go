@@ -23,15 +23,15 @@ const (
 	// filesOfSession are two sockets: the client's and the backend's.
 	filesOfSession = 2
 
-	// filesBeside is what is not a session's: listeners, logs, files that are being
-	// read, the CA, 512 connections of the help pages, and second sockets that last
-	// for a moment, while a backend's next address is tried or a credential checked.
-	// Where there are few descriptors it is a quarter of them.
+	// filesBeside is the most that is set aside for what is not a session's:
+	// listeners, logs, files that are being read, the CA, the help pages, and sockets
+	// that last for a moment, while a backend's next address is tried or a credential
+	// checked. It is one of a hundred descriptors; where these are few, up to a quarter.
 	filesBeside = 1024
 
 	// memoryOfSession is what one takes when it is silent, as nearly all of them are:
-	// some 12 KiB of the program's, some 10 KiB of the kernel's for two sockets.
-	memoryOfSession = 22 << 10
+	// some 8 KiB of the program's, some 10 KiB of the kernel's for two sockets (see bench).
+	memoryOfSession = 18 << 10
 
 	// mostSessions is the most that the configuration takes, and so the most that is told.
 	mostSessions = 10_000_000
@@ -61,18 +61,18 @@ func (r room) byFiles() int {
 	if r.files == 0 {
 		return mostSessions
 	}
-	beside := min(filesBeside, r.files/4)
+	beside := min(max(r.files/100, 64), r.files/4, filesBeside)
 	return bounded((r.files - beside) / filesOfSession)
 }
 
-// byMemory is how many sessions the memory bears. Half of it is theirs: the rest is
+// byMemory is how many sessions the memory bears. Two thirds are theirs: the rest is
 // for those that are busy, for logins by the thousand after an outage, and for
 // whatever else runs here.
 func (r room) byMemory() int {
 	if r.memory == 0 {
 		return mostSessions
 	}
-	return bounded(r.memory / 2 / memoryOfSession)
+	return bounded(r.memory / 3 * 2 / memoryOfSession)
 }
 
 func bounded(sessions uint64) int { return int(max(1, min(sessions, mostSessions))) }
@@ -108,7 +108,7 @@ func (r room) doubt() string {
 	case r.wanted > r.byFiles():
 		return "the limit of open files does not bear limits.connections: a session needs two"
 	case r.wanted > r.byMemory():
-		return "limits.connections is more than half of the memory bears: with that many, the system may end the program"
+		return "limits.connections is more than two thirds of the memory bear: with that many, the system may end the program"
 	}
 	return ""
 }

@@ -18,7 +18,7 @@ const gib = 1 << 30
 func TestRoom(t *testing.T) {
 	const (
 		tooFew  = "the limit of open files does not bear limits.connections"
-		tooMuch = "limits.connections is more than half of the memory bears"
+		tooMuch = "limits.connections is more than two thirds of the memory bear"
 	)
 	for name, test := range map[string]struct {
 		room        room
@@ -26,25 +26,25 @@ func TestRoom(t *testing.T) {
 		by          string
 		doubt, hint string // what they begin with
 	}{
-		"8 GiB under the unit":             {room{files: 1 << 20, memory: 8 * gib}, 190650, "memory", "", ""},
-		"64 GiB under the unit":            {room{files: 1 << 20, memory: 64 * gib}, 523776, "open files", "", "`sysctl -w fs.nr_open=3051426`, and write LimitNOFILE=3051426 in the service"},
-		"24 GiB without a unit's limit":    {room{files: 20000, memory: 24 * gib}, 9488, "open files", "", "write LimitNOFILE=1048576 in the service"},
-		"a shell's soft limit":             {room{files: 1024, memory: 8 * gib}, 384, "open files", "", "write LimitNOFILE=382324 in the service, or `ulimit -n 382324` before the start"},
+		"8 GiB under the unit":             {room{files: 1 << 20, memory: 8 * gib}, 310689, "memory", "", ""},
+		"64 GiB under the unit":            {room{files: 1 << 20, memory: 64 * gib}, 523776, "open files", "", "`sysctl -w fs.nr_open=4972050`, and write LimitNOFILE=4972050 in the service"},
+		"24 GiB without a unit's limit":    {room{files: 20000, memory: 24 * gib}, 9900, "open files", "", "write LimitNOFILE=1048576 in the service"},
+		"a shell's soft limit":             {room{files: 1024, memory: 8 * gib}, 480, "open files", "", "write LimitNOFILE=622402 in the service, or `ulimit -n 622402` before the start"},
 		"hardly any files":                 {room{files: 3, memory: 8 * gib}, 1, "open files", "", "write"},
-		"a small control group":            {room{files: 1 << 20, memory: gib / 4}, 5957, "memory", "", ""},
+		"a small control group":            {room{files: 1 << 20, memory: gib / 4}, 9709, "memory", "", ""},
 		"a number that fits":               {room{wanted: 20000, files: 1 << 20, memory: 8 * gib}, 20000, "limits.connections", "", ""},
-		"a number that just fits":          {room{wanted: 9488, files: 20000, memory: 8 * gib}, 9488, "limits.connections", "", ""},
-		"one beyond the files":             {room{wanted: 9489, files: 20000, memory: 8 * gib}, 9488, "open files", tooFew, "write LimitNOFILE=20002 in the service"},
-		"one beyond the memory":            {room{wanted: 300000, files: 1 << 20, memory: 8 * gib}, 300000, "limits.connections", tooMuch, "lower limits.connections to 190650, or leave it out"},
-		"one beyond both":                  {room{wanted: 300000, files: 20000, memory: 8 * gib}, 9488, "open files", tooFew, "write LimitNOFILE=601024"},
+		"a number that just fits":          {room{wanted: 9900, files: 20000, memory: 8 * gib}, 9900, "limits.connections", "", ""},
+		"one beyond the files":             {room{wanted: 9901, files: 20000, memory: 8 * gib}, 9900, "open files", tooFew, "write LimitNOFILE=20826 in the service"},
+		"one beyond the memory":            {room{wanted: 400000, files: 1 << 20, memory: 8 * gib}, 400000, "limits.connections", tooMuch, "lower limits.connections to 310689, or leave it out"},
+		"one beyond both":                  {room{wanted: 400000, files: 20000, memory: 8 * gib}, 9900, "open files", tooFew, "write LimitNOFILE=801024"},
 		"memory unknown":                   {room{files: 245760}, 122368, "open files", "", ""},
 		"memory unknown, a number":         {room{wanted: 20000, files: 245760}, 20000, "limits.connections", "", ""},
-		"files without limit":              {room{files: 1<<64 - 1, memory: 8 * gib}, 190650, "memory", "", ""},
-		"files unknown":                    {room{memory: 8 * gib}, 190650, "memory", "", ""},
+		"files without limit":              {room{files: 1<<64 - 1, memory: 8 * gib}, 310689, "memory", "", ""},
+		"files unknown":                    {room{memory: 8 * gib}, 310689, "memory", "", ""},
 		"all without limit":                {room{files: 1<<64 - 1, memory: 1<<64 - 1}, mostSessions, "memory", "", ""},
-		"few ports":                        {room{files: 1 << 20, memory: 8 * gib, backends: 2, ports: 28232}, 190650, "memory", "", "each address of a backend bears 28232 sessions, one a local port: give it several, or `sysctl -w net.ipv4.ip_local_port_range="},
-		"all ports there are":              {room{files: 1 << 20, memory: 8 * gib, backends: 2, ports: 64512}, 190650, "memory", "", "each address of a backend bears 64512 sessions, one a local port: give it several"},
-		"ports enough":                     {room{files: 1 << 20, memory: 8 * gib, backends: 7, ports: 28232}, 190650, "memory", "", ""},
+		"few ports":                        {room{files: 1 << 20, memory: 8 * gib, backends: 2, ports: 28232}, 310689, "memory", "", "each address of a backend bears 28232 sessions, one a local port: give it several, or `sysctl -w net.ipv4.ip_local_port_range="},
+		"all ports there are":              {room{files: 1 << 20, memory: 8 * gib, backends: 2, ports: 64512}, 310689, "memory", "", "each address of a backend bears 64512 sessions, one a local port: give it several"},
+		"ports enough":                     {room{files: 1 << 20, memory: 8 * gib, backends: 12, ports: 28232}, 310689, "memory", "", ""},
 		"ports enough for what is written": {room{wanted: 20000, files: 1 << 20, memory: 8 * gib, backends: 1, ports: 28232}, 20000, "limits.connections", "", ""},
 	} {
 		n, by := test.room.sessions()

@@ -173,10 +173,12 @@ func (d *daemonized) close() {
 // serve does what signals say until one of them ends it, and looks after the
 // lists of names meanwhile.
 func (d *daemonized) serve(signals <-chan os.Signal) {
-	look, second := time.NewTicker(lookEvery), time.NewTicker(time.Second)
+	look, second, litter := time.NewTicker(lookEvery), time.NewTicker(time.Second), time.NewTicker(tidyEvery)
 	defer look.Stop()
 	defer second.Stop()
+	defer litter.Stop()
 	d.policy.tick()
+	var memory tidy
 	for {
 		select {
 		case sig := <-signals:
@@ -190,6 +192,8 @@ func (d *daemonized) serve(signals <-chan os.Signal) {
 			}
 		case <-second.C:
 			d.policy.tick()
+		case <-litter.C:
+			memory.look()
 		}
 	}
 }
