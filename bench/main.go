@@ -3,6 +3,7 @@
 //
 //	go run ./bench                               everything, three rounds: about a quarter of an hour
 //	go run ./bench -quick -only login,noop1      less of it
+//	go run ./bench -against ../before            another state of Mailreeve beside it
 //	go run ./bench -profile login                where Mailreeve's time or memory goes
 //	go run ./bench -soak 10m -sessions 9500      Mailreeve alone, for long
 //

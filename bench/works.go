@@ -317,7 +317,7 @@ func resumedWork(s *stage) (values, error) {
 // sessions logs n sessions in, which stay.
 func (s *stage) sessions(n int) ([]*client, error) {
 	all := make([]*client, n)
-	err := s.spread(n, 32, func(_, i int) (err error) {
+	err := s.spread(n, 64, func(_, i int) (err error) {
 		all[i], err = s.imap(s.ctx, i, nil)
 		return err
 	})
