@@ -241,6 +241,7 @@ func (s *session) handshake(entry string) *Ending {
 	raw.beginWatch()
 	first := raw.ahead
 	conn := tls.Server(raw, s.listener.tls.hello)
+	stretch()
 	err := conn.HandshakeContext(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
