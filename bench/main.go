@@ -229,14 +229,13 @@ func measure(ctx context.Context, o options) (*Result, error) {
 				if ctx.Err() != nil {
 					return nil, ctx.Err()
 				}
-				switch {
-				case errors.Is(err, errNotServed):
-				case err != nil:
-					r.Failures = append(r.Failures, fmt.Sprintf("%s, %s, round %d: %v", p.title, w.name, round+1, err))
-					say("round %d  %-10s  %-9s  FAILED: %v", round+1, w.name, p.name, err)
-				default:
+				if v != nil {
 					r.put(w.name, p.name, round, v)
 					say("round %d  %-10s  %-9s  %s", round+1, w.name, p.name, v.line(w))
+				}
+				if err != nil && !errors.Is(err, errNotServed) {
+					r.Failures = append(r.Failures, fmt.Sprintf("%s, %s, round %d: %v", p.title, w.name, round+1, err))
+					say("round %d  %-10s  %-9s  FAILED: %v", round+1, w.name, p.name, err)
 				}
 			}
 		}

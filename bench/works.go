@@ -512,6 +512,7 @@ func burstWork(s *stage) (values, error) {
 	all := make([]*client, n)
 	defer func() { hangUp(all) }()
 	var in atomic.Int64
+	var first atomic.Value // of what went wrong
 	var clients sync.WaitGroup
 	began := time.Now()
 	for i := range n {
@@ -520,13 +521,15 @@ func burstWork(s *stage) (values, error) {
 			if err == nil {
 				all[i] = c
 				in.Add(1)
+				return
 			}
+			first.CompareAndSwap(nil, fmt.Errorf("client %d, after %.2f s: %w", i, time.Since(began).Seconds(), err))
 		})
 	}
 	clients.Wait()
-	took := time.Since(began)
-	if in.Load() == 0 {
-		return nil, fmt.Errorf("none of %d clients got in", n)
+	v := values{"time": time.Since(began).Seconds(), "failed": float64(n - int(in.Load()))}
+	if err, some := first.Load().(error); some {
+		return v, fmt.Errorf("%.0f of %d clients did not get in; the first: %w", v["failed"], n, err)
 	}
-	return values{"time": took.Seconds(), "failed": float64(n - int(in.Load()))}, s.ctx.Err()
+	return v, s.ctx.Err()
 }
