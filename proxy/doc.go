@@ -39,6 +39,11 @@
 // closes it itself: the session closes the client's, who dialled the backend
 // closes that one's, and the relay closes both.
 //
+// After the login a session leaves its goroutine, and lets go of all but its event
+// and its relay. In that nothing blocks: a [port] answers that there is nothing
+// to read, and takes what cannot be sent yet; it wakes the relay when that changes.
+// So nothing in the relay, a front's Watch included, may wait for anything.
+//
 // # Standards
 //
 // Done: TLS 1.2 and 1.3 (RFC 9325), server names (RFC 6066 section 3), alerts of
@@ -81,5 +86,8 @@
 // before we hear of them. go-smtp's client on a lent wire for the backend:
 // it cannot list a server's extensions, and ours must be exact. go-sasl: it has
 // neither LOGIN for servers nor XOAUTH2, and PLAIN is one split at NUL.
+// Goroutines that copy after the login, and Go's own poller there: see parking.
+// splice(2) and the kernel's TLS: most bytes must be encrypted or decrypted, and
+// the kernel that can do it is not everywhere.
 // Parsing after the login: the raw relay keeps every extension of the backend.
 package proxy

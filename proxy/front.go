@@ -47,9 +47,10 @@ type Front struct {
 	Dial func(*Wire, Origin) Peer
 
 	// Watch begins to read along what the client says after its login; nil where
-	// nothing of it matters. What it returns is called in the session's
-	// goroutine before the bytes go on, must neither change nor keep them, and
-	// returns true when it has seen enough. It calls found with an IMAP ID.
+	// nothing of it matters. What it returns is called by whoever carries the
+	// bytes, one call at a time, before they go on; it must not block, must neither
+	// change nor keep them, and returns true when it has seen enough. It calls
+	// found with an IMAP ID.
 	Watch func(found func(map[string]string)) func([]byte) (done bool)
 }
 

@@ -156,6 +156,9 @@ func (p *parking) work(set, bell int) {
 		}
 		clear(greedy[len(still):])
 		greedy = still
+		if n == len(events) || len(greedy) > 0 {
+			runtime.Gosched() // under load, logins have their turn too
+		}
 	}
 }
 

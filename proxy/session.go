@@ -1,8 +1,8 @@
 package proxy
 
 // The life of a session up to its login: header, sniffing, handshake, dialogue,
-// and the one event at its end. It is straight-line code in one goroutine; others
-// reach it through the few fields under mu.
+// and the one event at its end. It is straight-line code in one goroutine, up to
+// the relay, which has none; others reach it through the few fields under mu.
 
 import (
 	"crypto/rand"

@@ -22,8 +22,7 @@ const (
 )
 
 // Wire is a connection together with every byte that was read ahead from it.
-// Before the relay it is used by one goroutine; then one may read while
-// another writes, and any may close it.
+// One goroutine uses it, in the relay one at a time; before that, any may close it.
 //
 // Its buffer begins small and grows up to what a caller's limit needs, so a
 // session's memory is bounded by the limits that the callers give.
