@@ -315,14 +315,18 @@ func play(sc scene, p *parking, reference bool) (*stage, error) {
 	for i, f := range s.far {
 		close(f.todo)
 		f.tcp.Close()
-		if err != nil { // it may never see the end by itself
+		if err != nil { // it may not see an end by itself
 			s.near[i].Close()
 		}
 	}
 	s.change(func() { s.hearAll() })
 	s.workers.Wait()
 	if err != nil && s.ending == nil {
-		<-over
+		select {
+		case <-over:
+		case <-time.After(linger):
+			err = fmt.Errorf("%w; and the relay did not end when both sides were gone", err)
+		}
 	}
 	return s, err
 }
@@ -892,6 +896,40 @@ func TestSmallThings(t *testing.T) {
 				}
 				if err := compare(sc, park); err != nil {
 					t.Fatal(err)
+				}
+			})
+		}
+	}
+}
+
+// TestEndBeforeTheBeginning: words and an end behind them that are there when the
+// relay begins are one sign, not two.
+func TestEndBeforeTheBeginning(t *testing.T) {
+	park := new(parking)
+	defer park.close()
+	for _, p := range []*parking{park, nil} {
+		for by, name := range farNames {
+			t.Run(fmt.Sprintf("%s/pumped=%t", name, p == nil), func(t *testing.T) {
+				var far [2]*net.TCPConn
+				var wires [2]*Wire
+				for i := range far {
+					conn, near := tcpEnds(t)
+					conn.SetDeadline(time.Now().Add(caseTime))
+					far[i], wires[i] = conn, NewWire(near)
+				}
+				if _, err := far[by].Write([]byte("last words")); err != nil {
+					t.Fatal(err)
+				}
+				if err := far[by].CloseWrite(); err != nil {
+					t.Fatal(err)
+				}
+				ended, _ := beginRelay(wires[theClient], wires[theBackend], time.Minute, p)
+				if words, err := io.ReadAll(far[1-by]); err != nil || string(words) != "last words" {
+					t.Errorf("heard %q and %v", words, err)
+				}
+				far[1-by].Close()
+				if e := <-ended; e.Reason != name+"_closed" {
+					t.Error(e)
 				}
 			})
 		}
