@@ -166,7 +166,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	fmt.Print(r.markdown())
 	if len(r.Failures) > 0 {
-		return fmt.Errorf("%d measurements failed; they are listed above", len(r.Failures))
+		return fmt.Errorf("%s failed, as listed above; for one alone type: go run ./bench -rounds 1 -only WORK -proxies PROXY", plural(len(r.Failures), "measurement"))
 	}
 	return nil
 }

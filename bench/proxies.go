@@ -360,8 +360,8 @@ func (r *running) said() string {
 		if err != nil {
 			continue
 		}
-		if info, err := f.Stat(); err == nil && info.Size() > 2000 {
-			f.Seek(-2000, io.SeekEnd)
+		if info, err := f.Stat(); err == nil && info.Size() > 800 {
+			f.Seek(-800, io.SeekEnd)
 		}
 		io.Copy(&b, f)
 		f.Close()
