@@ -236,7 +236,7 @@ func TestIdleTimeoutOfABlockedReader(t *testing.T) {
 		go io.WriteString(j.backend, "nobody reads this\r\n")
 		time.Sleep(idleTime - time.Second)
 		j.wantRunning(t)
-		time.Sleep(3 * tick)
+		time.Sleep(time.Second + 2*tick)
 		j.wantEnd(t, byLimit, "idle_timeout")
 	})
 }
