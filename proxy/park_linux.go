@@ -195,6 +195,7 @@ type parked struct {
 	sent   bool // the end was sent
 	closed bool
 	broken error   // of a write
+	told   bool    // the relay knows of it
 	out    *[]byte // what is owed, but for its first paid bytes; nil: nothing
 	paid   int
 }
@@ -251,20 +252,14 @@ func (s *parked) Read(b []byte) (int, error) {
 }
 
 func (s *parked) Write(b []byte) (int, error) {
-	switch {
-	case s.broken != nil:
-		return 0, s.broken
-	case s.closed || s.fin:
-		return 0, net.ErrClosed
+	if s.mute() {
+		return len(b), nil
 	}
 	n := 0
 	if s.out == nil {
-		var err error
-		if n, err = s.send(b); err != nil {
-			return 0, err
-		}
+		n = s.send(b)
 	}
-	if n < len(b) {
+	if n < len(b) && s.broken == nil {
 		if s.out == nil {
 			s.out = keeps.Get().(*[]byte)
 		}
@@ -273,8 +268,11 @@ func (s *parked) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
+// mute reports whether nothing can be sent any more.
+func (s *parked) mute() bool { return s.broken != nil || s.fin || s.closed }
+
 // send sends what can be sent now.
-func (s *parked) send(b []byte) (n int, err error) {
+func (s *parked) send(b []byte) (n int) {
 	for n < len(b) && !s.full {
 		m, err := unix.Write(s.fd, b[n:])
 		switch err {
@@ -287,10 +285,10 @@ func (s *parked) send(b []byte) (n int, err error) {
 		default:
 			s.broken = os.NewSyscallError("write", err)
 			s.release()
-			return n, s.broken
+			return n
 		}
 	}
-	return n, nil
+	return n
 }
 
 // release gives the memory of what was owed back.
@@ -307,38 +305,38 @@ func (s *parked) owed() int {
 	if s.out != nil {
 		n = len(*s.out) - s.paid
 	}
-	if s.fin && !s.sent && s.broken == nil {
+	if s.fin && !s.sent || s.broken != nil && !s.told {
 		n++
 	}
 	return n
 }
 
 func (s *parked) settle() error {
-	if s.broken != nil {
-		return s.broken
-	}
-	if s.out != nil {
-		n, err := s.send((*s.out)[s.paid:])
-		if err != nil {
-			return err
-		}
-		if s.paid += n; s.paid < len(*s.out) {
+	if s.out != nil && s.broken == nil {
+		s.paid += s.send((*s.out)[s.paid:])
+		if s.broken == nil && s.paid < len(*s.out) {
 			return nil
 		}
 		s.release()
 	}
 	if s.fin && !s.sent {
 		s.sent = true
-		if err := unix.Shutdown(s.fd, unix.SHUT_WR); err != nil {
-			s.broken = os.NewSyscallError("shutdown", err)
+		if s.broken == nil {
+			if err := unix.Shutdown(s.fd, unix.SHUT_WR); err != nil {
+				s.broken = os.NewSyscallError("shutdown", err)
+			}
 		}
 	}
+	if s.told {
+		return nil
+	}
+	s.told = s.broken != nil
 	return s.broken
 }
 
 func (s *parked) CloseWrite() error {
 	s.fin = true
-	return s.settle()
+	return nil
 }
 
 func (s *parked) Close() error {
@@ -346,6 +344,11 @@ func (s *parked) Close() error {
 		return nil
 	}
 	s.closed = true
+	if s.out != nil {
+		// The peer takes nothing, and what it got is not all: a reset says so at once,
+		// where the system would go on offering the rest for minutes.
+		unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	}
 	s.release()
 	s.parking.enter(s.fd, nil)
 	return unix.Close(s.fd) // which takes it out of the set, since it has no duplicate

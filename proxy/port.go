@@ -18,7 +18,10 @@ import (
 //
 // Write takes everything, sends what the peer takes now and owes the rest: a TLS
 // record of which a part was sent cannot be taken back. Who writes looks first
-// whether something is owed, so that a slow reader costs one chunk of memory.
+// whether something is owed, so that a slow reader costs one chunk of memory. It
+// returns no error: crypto/tls writes on its own account while it reads, and would
+// not go on reading what a client said before it closed. Where nothing can be sent
+// any more, Write takes all the same, and settle says why.
 type port interface {
 	net.Conn
 
@@ -30,10 +33,11 @@ type port interface {
 	heed() bool
 
 	// owed returns how many bytes were taken by Write and not yet sent; an end of
-	// the stream that is still to be sent counts as one.
+	// the stream that is still to be sent, or an error to be told, counts as one.
 	owed() int
 
-	// settle sends of that what the peer takes now. After an error nothing is owed.
+	// settle sends of that what the peer takes now. It returns an error once;
+	// from then on nothing is owed.
 	settle() error
 
 	// begin lets the port wake its relay, from now on until Close.

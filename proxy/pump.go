@@ -138,14 +138,10 @@ func (p *pump) Read(b []byte) (int, error) {
 func (p *pump) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.outErr != nil {
-		return 0, p.outErr
+	if p.outErr == nil && !p.fin && !p.closed {
+		p.out = append(p.out, b...)
+		p.send()
 	}
-	if p.fin || p.closed {
-		return 0, net.ErrClosed
-	}
-	p.out = append(p.out, b...)
-	p.send()
 	return len(b), nil
 }
 
@@ -190,6 +186,9 @@ func (p *pump) owed() int {
 func (p *pump) settle() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.told {
+		return nil
+	}
 	p.told = p.outErr != nil
 	return p.outErr
 }
@@ -207,6 +206,7 @@ func (p *pump) CloseWrite() error {
 	return nil
 }
 
+// Close drops what is owed.
 func (p *pump) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

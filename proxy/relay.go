@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"sync/atomic"
 	"time"
 )
@@ -24,6 +25,8 @@ const (
 	restAfter = time.Second / 2
 	// relayShare is how many bytes a session may move before others have their turn.
 	relayShare = 512 << 10
+	// recordWork is what a read counts for besides its bytes.
+	recordWork = 2 << 10
 	// controlRoom is what a client may be owed besides a chunk of the backend's:
 	// answers of TLS itself, to key updates say. A client that does not read
 	// them is not heard further.
@@ -91,6 +94,7 @@ const (
 // newRelay joins two wires. Then lodge it, and start it.
 func newRelay(client, backend *Wire, idle time.Duration, w *wheel) *relay {
 	r := &relay{client: client, backend: backend, wheel: w, slot: -1, heard: true, answered: true}
+	r.due.Store(1) // nobody comes in before start
 	r.limit.Store(ticks(idle))
 	client.beginRelay()
 	backend.beginRelay()
@@ -109,11 +113,11 @@ func (r *relay) start() {
 	for _, p := range []port{r.near, r.far} {
 		if err := p.begin(); err != nil {
 			r.first = &Ending{who: byError, Reason: "internal_error", Sentence: fmt.Sprintf("the relay could not begin: %v", err)}
-			r.ask(toEnd)
-			return
+			r.asks.Or(toEnd)
+			break
 		}
 	}
-	r.poke()
+	r.carry() // whatever woke it meanwhile
 }
 
 // ask has it do something, soon.
@@ -122,12 +126,22 @@ func (r *relay) ask(what uint32) {
 	r.poke()
 }
 
-// poke wakes it with a buffer that is borrowed.
+// poke wakes it with a buffer that is borrowed. Who pokes is not kept by a session
+// that is busy.
 func (r *relay) poke() {
 	buffer := relayBuffers.Get().(*[relayBuffer]byte)
 	defer relayBuffers.Put(buffer)
-	for more := r.wake(buffer[:]); more; {
-		more = r.resume(buffer[:])
+	if r.wake(buffer[:]) {
+		go r.carry()
+	}
+}
+
+// carry goes on with what is due until there is nothing.
+func (r *relay) carry() {
+	buffer := relayBuffers.Get().(*[relayBuffer]byte)
+	defer relayBuffers.Put(buffer)
+	for r.resume(buffer[:]) {
+		runtime.Gosched()
 	}
 }
 
@@ -171,11 +185,11 @@ func (r *relay) step(buffer []byte) (more bool) {
 	for share > 0 && !r.ended {
 		r.settle(r.near)
 		r.settle(r.far)
-		n := r.up(buffer) + r.down(buffer)
-		if n == 0 {
+		work := r.up(buffer) + r.down(buffer)
+		if work == 0 {
 			break
 		}
-		share -= n
+		share -= work
 	}
 	if !r.ended && r.upEnded && r.downEnded && r.near.owed() == 0 && r.far.owed() == 0 {
 		r.finish()
@@ -184,12 +198,12 @@ func (r *relay) step(buffer []byte) (more bool) {
 	return share <= 0 && !r.ended
 }
 
-// up carries what the client says to the backend, and returns how much it was.
+// up carries what the client says to the backend, and returns how much work it was.
 func (r *relay) up(buffer []byte) int {
 	if r.ended || r.upEnded || !r.heard || r.far.owed() > 0 || r.near.owed() > relayBuffer+controlRoom {
 		return 0
 	}
-	n, err := read(r.client, buffer)
+	n, work, err := read(r.client, buffer, r.near)
 	r.heard = err == nil
 	said := buffer[:n]
 	switch {
@@ -205,8 +219,8 @@ func (r *relay) up(buffer []byte) int {
 			r.watch = nil
 		}
 		if _, err := r.backend.Write(said); err != nil {
-			r.backendFails(err)
-			return n
+			r.backendFails(err) // TLS's own; the port has none
+			return work
 		}
 	}
 	if err != nil && err != errAgain {
@@ -218,22 +232,22 @@ func (r *relay) up(buffer []byte) int {
 			r.finish()
 		}
 	}
-	return n
+	return work
 }
 
-// down carries what the backend says to the client, and returns how much it was.
+// down carries what the backend says to the client, and returns how much work it was.
 func (r *relay) down(buffer []byte) int {
 	if r.ended || r.downEnded || !r.answered || r.near.owed() > 0 {
 		return 0
 	}
-	n, err := read(r.backend, buffer)
+	n, work, err := read(r.backend, buffer, r.far)
 	r.answered = err == nil
 	if n > 0 {
 		r.touch()
 		r.midLine = buffer[n-1] != '\n'
 		if _, err := r.client.Write(buffer[:n]); err != nil {
 			r.clientFails(err)
-			return n
+			return work
 		}
 		if r.turn == backendsTurn {
 			r.turn = clientsTurn
@@ -248,17 +262,20 @@ func (r *relay) down(buffer []byte) int {
 		r.lastCall.Store(r.wheel.now() + ticks(linger))
 		r.wheel.replace(r)
 	}
-	return n
+	return work
 }
 
-// read fills a buffer with what there is. It returns errAgain where that is less.
-func read(w *Wire, buffer []byte) (n int, err error) {
-	for n < len(buffer) && err == nil {
+// read fills a buffer with what there is. It returns errAgain where that is less,
+// and no error where it stops before the end: each read of TLS is a record, which
+// may be one byte and a dozen key updates, and has to be paid like many bytes.
+func read(w *Wire, buffer []byte, p port) (n, work int, err error) {
+	for n < len(buffer) && work < relayBuffer+len(buffer) && p.owed() <= relayBuffer+controlRoom && err == nil {
 		var more int
 		more, err = w.Read(buffer[n:])
 		n += more
+		work += more + recordWork
 	}
-	return n, err
+	return n, work, err
 }
 
 // settle sends what a port owes, as far as it goes.
