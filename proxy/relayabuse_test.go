@@ -262,3 +262,61 @@ func expand12(secret, seed []byte, length int) (p []byte) {
 	}
 	return p[:length]
 }
+
+// TestKeysAfterTheEnd: a client that asks for new keys when it cannot be answered
+// any more is heard all the same.
+func TestKeysAfterTheEnd(t *testing.T) {
+	eachPort(t, func(t *testing.T, pumped bool) {
+		var hand *handTLS
+		a := abuse(t, time.Minute, pumped, byHand(&hand))
+		a.backend.CloseWrite()
+		if _, err := io.Copy(io.Discard, hand); err != nil {
+			t.Fatal(err)
+		}
+		if err := hand.update(true); err != nil {
+			t.Fatal(err)
+		}
+		const words = "last words\r\n"
+		if _, err := io.WriteString(hand, words); err != nil {
+			t.Fatal(err)
+		}
+		if err := hand.alert(0); err != nil { // close_notify
+			t.Fatal(err)
+		}
+		if heard, err := io.ReadAll(a.backend); err != nil || string(heard) != words {
+			t.Errorf("the backend heard %q, %v", heard, err)
+		}
+		a.wantEnd(t, byBackend, "backend_closed")
+	})
+}
+
+// TestManySmallRecords: a client whose records say next to nothing has its share
+// like any other, and what it is owed stays bounded within a share too.
+func TestManySmallRecords(t *testing.T) {
+	const most = relayBuffer + controlRoom
+	drip := new(dripping)
+	w := NewWire(drip)
+	n, work, err := read(w, make([]byte, relayBuffer), drip)
+	if err != nil || n != drip.reads || drip.reads > 128 || work <= relayBuffer {
+		t.Errorf("%d reads of one byte in a row, %d bytes, work %d, %v", drip.reads, n, work, err)
+	}
+	drip.reads, drip.grows = 0, 1<<10 // an answer to each
+	if read(w, make([]byte, relayBuffer), drip); drip.owes > most+drip.grows {
+		t.Errorf("%d bytes are owed to who does not read", drip.owes)
+	}
+}
+
+// dripping is a port from which one byte comes at a time, and which comes to owe
+// something by each.
+type dripping struct {
+	port
+	reads, owes, grows int
+}
+
+func (d *dripping) Read(p []byte) (int, error) {
+	d.reads++
+	d.owes += d.grows
+	return copy(p, "x"), nil
+}
+
+func (d *dripping) owed() int { return d.owes }
