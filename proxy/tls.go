@@ -68,6 +68,9 @@ func newWays(l *Listener, tickets func(c *tls.Config, purpose string)) *ways {
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return shaking(hello).certificate(hello)
 		},
+		// Small first records let a browser begin to draw before the rest is there. A
+		// mail program waits for the whole reply, and each record costs both ends.
+		DynamicRecordSizingDisabled: true,
 	}
 	if l.Front.ALPN != "" {
 		base.NextProtos = []string{l.Front.ALPN}

@@ -7,6 +7,7 @@ import (
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -832,4 +833,33 @@ func TestManyOldNames(t *testing.T) {
 			t.Errorf("%s: %v allocations", name, allocs)
 		}
 	}
+}
+
+// What is there is sent in records as long as they may be, from the first one on.
+func TestRecordsAreLong(t *testing.T) {
+	const mail = 48 << 10
+	bubble(t, func(t *testing.T) {
+		r := newRig(t)
+		r.after = func(conn net.Conn, from *bufio.Reader) {
+			from.ReadString('\n')
+			conn.Write(make([]byte, mail))
+			io.Copy(io.Discard, from)
+		}
+		c := r.login()
+		c.say("FETCH")
+		records, header := 0, make([]byte, 5)
+		for got := 0; got < mail; records++ {
+			if _, err := io.ReadFull(c.raw, header); err != nil {
+				t.Fatal(err)
+			}
+			length := int(binary.BigEndian.Uint16(header[3:]))
+			if _, err := io.CopyN(io.Discard, c.raw, int64(length)); err != nil {
+				t.Fatal(err)
+			}
+			got += length
+		}
+		if records > mail/(16<<10)+1 { // the last may be short
+			t.Errorf("%d bytes came in %d records", mail, records)
+		}
+	})
 }
