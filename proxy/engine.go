@@ -45,6 +45,7 @@ type Engine struct {
 	draining  atomic.Bool
 	sessions  sync.WaitGroup // and the goroutines that ask backends for their offers
 	accepting sync.WaitGroup
+	entering  atomic.Int64 // sessions that are not relayed yet
 	wheel     wheel
 	parking   parking
 
@@ -238,10 +239,12 @@ func (e *Engine) start(now *serving, conn net.Conn) {
 	if e.live == nil {
 		e.live = map[*session]struct{}{}
 		e.overdue, e.hurry = context.WithCancel(context.Background())
+		e.parking.entering = &e.entering
 	}
 	s := newSession(e, now, conn)
 	e.live[s] = struct{}{}
 	e.sessions.Add(1)
+	e.entering.Add(1)
 	go s.run()
 }
 

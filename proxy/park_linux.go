@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,21 +16,29 @@ import (
 
 // parking is where the sockets of relays wait: one epoll set, in which each is
 // entered once, for both directions, edge-triggered; nothing is ever changed
-// about it. Its workers are threads that block in epoll_wait and do what the
-// event is about.
+// about it. Its workers do what the events are about.
 //
-// Go's own poller is left aside for it, for two reasons. It needs a goroutine that
-// waits for each direction of each connection, with a stack of at least 2 KB. And
-// an idle Go program wakes slowly: the poller's thread finds a goroutine, wakes
-// another thread to go on polling, and that one turns around for a while.
+// Go's own poller is left aside for it: it needs a goroutine that waits for each
+// direction of each connection, with a stack of at least 2 KB.
+//
+// Workers wait in one of two ways. While nothing else goes on they block in
+// epoll_wait: in an idle Go program, a goroutine that waits for its poller wakes
+// slowly, since a thread of the poller finds it, wakes another one to go on polling,
+// and that turns around for a while: a NOOP cost the double. But while sessions log
+// in, each in a goroutine, a blocked thread holds a processor of the scheduler's,
+// which then looks every 20 microseconds whether to take that away: a third of a
+// login. So workers wait in Go's poller then, for the epoll set as a whole.
 //
 // The zero parking is ready; it begins with the first socket.
 type parking struct {
-	mu      sync.Mutex // guards the following three
+	entering *atomic.Int64 // sessions in goroutines of their own; nil: none
+
+	mu      sync.Mutex // guards the following
 	open    bool
 	set     int // the epoll set
 	bell    int // an eventfd in it that ends the workers
 	workers sync.WaitGroup
+	polled  atomic.Pointer[os.File] // the set, while Go's poller has it; changed under mu
 
 	sockets [maxSockets / socketsTogether]atomic.Pointer[[socketsTogether]atomic.Pointer[parked]] // by descriptor
 }
@@ -108,15 +117,17 @@ func (p *parking) begin() error {
 // close ends the workers. No relay may be left.
 func (p *parking) close() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.open {
+	open := p.open
+	p.open = false
+	p.mu.Unlock()
+	if !open {
 		return
 	}
 	unix.Write(p.bell, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	p.workers.Wait()
+	p.leavePoller()
 	unix.Close(p.bell)
 	unix.Close(p.set)
-	p.open = false
 }
 
 // work does what events are about, until the bell rings.
@@ -126,16 +137,9 @@ func (p *parking) work(set, bell int) {
 	events := make([]unix.EpollEvent, eventsTogether)
 	var greedy []*relay // had their share and want more
 	for {
-		patience := -1
-		if len(greedy) > 0 {
-			patience = 0
-		}
-		n, err := unix.EpollWait(set, events, patience)
-		if err != nil && err != unix.EINTR {
-			panic(fmt.Sprintf("waiting for sockets: %v", err)) // EBADF and the like: our own mistake
-		}
+		n := p.wait(set, events, len(greedy) > 0)
 		before := len(greedy)
-		for _, e := range events[:max(n, 0)] {
+		for _, e := range events[:n] {
 			if int(e.Fd) == bell {
 				return
 			}
@@ -159,6 +163,71 @@ func (p *parking) work(set, bell int) {
 		if n == len(events) || len(greedy) > 0 {
 			runtime.Gosched() // under load, logins have their turn too
 		}
+	}
+}
+
+// wait waits for events and returns how many have come. It may be none.
+func (p *parking) wait(set int, events []unix.EpollEvent, hurry bool) (n int) {
+	look := func(patience int) bool {
+		var err error
+		if n, err = unix.EpollWait(set, events, patience); err != nil {
+			if n = 0; err != unix.EINTR {
+				panic(fmt.Sprintf("waiting for sockets: %v", err)) // EBADF and the like: our own mistake
+			}
+		}
+		return n > 0
+	}
+	alone := func() bool { return p.entering == nil || p.entering.Load() == 0 }
+	if hurry {
+		look(0)
+		return n
+	}
+	if !alone() {
+		if poller := p.joinPoller(); poller != nil {
+			if poller.Read(func(uintptr) bool { return look(0) || alone() }) == nil {
+				return n
+			}
+		}
+		// Another worker has just left it, or it cannot be joined.
+	} else {
+		p.leavePoller()
+	}
+	look(-1)
+	return n
+}
+
+// joinPoller has Go's poller look after the set; nil: it cannot.
+func (p *parking) joinPoller() syscall.RawConn {
+	file := p.polled.Load()
+	if file == nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if file = p.polled.Load(); file == nil {
+			fd, err := unix.FcntlInt(uintptr(p.set), unix.F_DUPFD_CLOEXEC, 0)
+			if err != nil {
+				return nil
+			}
+			unix.SetNonblock(fd, true) // which os.NewFile asks for
+			file = os.NewFile(uintptr(fd), "epoll")
+			p.polled.Store(file)
+		}
+	}
+	poller, err := file.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	return poller
+}
+
+// leavePoller takes the set away from Go's poller, which would wake for nothing.
+func (p *parking) leavePoller() {
+	if p.polled.Load() == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if file := p.polled.Swap(nil); file != nil {
+		file.Close()
 	}
 }
 

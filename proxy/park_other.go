@@ -2,10 +2,13 @@
 
 package proxy
 
-import "net"
+import (
+	"net"
+	"sync/atomic"
+)
 
 // parking is where sockets wait; here each has a goroutine instead.
-type parking struct{}
+type parking struct{ entering *atomic.Int64 }
 
 func (*parking) port(conn net.Conn, r *relay) port { return newPump(conn, r.poke) }
 

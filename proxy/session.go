@@ -109,6 +109,7 @@ func newID(now time.Time) string {
 
 // run lives the session up to its relay, or to its end.
 func (s *session) run() {
+	defer s.engine.entering.Add(-1)
 	end := s.survive(s.lifetime)
 	if end == handedOver {
 		return // the relay calls part
