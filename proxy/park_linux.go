@@ -38,6 +38,8 @@ type parking struct {
 	set     int // the epoll set
 	bell    int // an eventfd in it that ends the workers
 	workers sync.WaitGroup
+	helper  sync.WaitGroup
+	spare   chan *relay             // for the helper: what a worker cannot do at once; nil: look for events
 	polled  atomic.Pointer[os.File] // the set, while Go's poller has it; changed under mu
 
 	sockets [maxSockets / socketsTogether]atomic.Pointer[[socketsTogether]atomic.Pointer[parked]] // by descriptor
@@ -106,11 +108,11 @@ func (p *parking) begin() error {
 		unix.Close(bell)
 		return err
 	}
-	p.open, p.set, p.bell = true, set, bell
-	for range runtime.GOMAXPROCS(0) {
-		p.workers.Add(1)
-		go p.work(set, bell)
+	p.open, p.set, p.bell, p.spare = true, set, bell, make(chan *relay, 64)
+	for range max(1, runtime.GOMAXPROCS(0)-1) {
+		p.workers.Go(p.newWorker().run)
 	}
+	p.helper.Go(p.newWorker().help)
 	return nil
 }
 
@@ -125,52 +127,115 @@ func (p *parking) close() {
 	}
 	unix.Write(p.bell, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	p.workers.Wait()
+	close(p.spare)
+	p.helper.Wait()
 	p.leavePoller()
 	unix.Close(p.bell)
 	unix.Close(p.set)
 }
 
-// work does what events are about, until the bell rings.
-func (p *parking) work(set, bell int) {
-	defer p.workers.Done()
-	buffer := make([]byte, relayBuffer)
-	events := make([]unix.EpollEvent, eventsTogether)
-	var greedy []*relay // had their share and want more
+// worker does what events are about. There is one less than Go's scheduler has
+// processors, and a helper, which waits for work that is left over: so in an idle
+// program one processor is free, and the scheduler lets the others wait.
+type worker struct {
+	*parking
+	buffer []byte
+	events []unix.EpollEvent
+	greedy []*relay // had their share and want more
+}
+
+func (p *parking) newWorker() *worker {
+	return &worker{parking: p, buffer: make([]byte, relayBuffer), events: make([]unix.EpollEvent, eventsTogether)}
+}
+
+// run waits for events until the bell rings.
+func (w *worker) run() {
 	for {
-		n := p.wait(set, events, len(greedy) > 0)
-		before := len(greedy)
-		for _, e := range events[:n] {
-			if int(e.Fd) == bell {
-				return
-			}
-			// A socket that was closed meanwhile is nobody's; where its number is
-			// taken again, a relay is woken in vain.
-			if s := p.at(int(e.Fd)); s != nil {
-				s.news.Or(e.Events)
-				if s.relay.wake(buffer) {
-					greedy = append(greedy, s.relay)
-				}
-			}
+		n := w.wait(w.events, len(w.greedy) > 0)
+		if !w.serve(n) {
+			return
 		}
-		still := greedy[:0]
-		for i, r := range greedy {
-			if i >= before || r.resume(buffer) {
-				still = append(still, r)
+		for full := n == len(w.events); full || len(w.greedy) > 1; full = false {
+			if !w.leave(full) {
+				break
 			}
-		}
-		clear(greedy[len(still):])
-		greedy = still
-		if n == len(events) || len(greedy) > 0 {
-			runtime.Gosched() // under load, logins have their turn too
 		}
 	}
 }
 
+// leave leaves something to the helper, if that has room for it.
+func (w *worker) leave(events bool) bool {
+	last := len(w.greedy) - 1
+	var r *relay
+	if !events {
+		r = w.greedy[last]
+	}
+	select {
+	case w.spare <- r:
+	default:
+		return false
+	}
+	if r != nil {
+		w.greedy[last] = nil
+		w.greedy = w.greedy[:last]
+	}
+	return true
+}
+
+// help does what is left over, and looks for events meanwhile.
+func (w *worker) help() {
+	for r := range w.spare {
+		for more := true; more; {
+			if r != nil {
+				w.greedy = append(w.greedy, r)
+			}
+			n := w.wait(w.events, true)
+			w.serve(n)
+			select {
+			case r, more = <-w.spare:
+			default:
+				r, more = nil, n > 0 || len(w.greedy) > 0
+			}
+		}
+	}
+}
+
+// serve does what n events are about, and something for each that wants more.
+// It reports whether the bell is silent.
+func (w *worker) serve(n int) bool {
+	before := len(w.greedy)
+	for _, e := range w.events[:n] {
+		if int(e.Fd) == w.bell {
+			return false
+		}
+		// A socket that was closed meanwhile is nobody's; where its number is
+		// taken again, a relay is woken in vain.
+		if s := w.at(int(e.Fd)); s != nil {
+			s.news.Or(e.Events)
+			if s.relay.wake(w.buffer) {
+				w.greedy = append(w.greedy, s.relay)
+			}
+		}
+	}
+	still := w.greedy[:0]
+	for i, r := range w.greedy {
+		if i >= before || r.resume(w.buffer) {
+			still = append(still, r)
+		}
+	}
+	clear(w.greedy[len(still):])
+	w.greedy = still
+	if n == len(w.events) || len(w.greedy) > 0 {
+		runtime.Gosched() // under load, logins have their turn too
+	}
+	return true
+}
+
 // wait waits for events and returns how many have come. It may be none.
-func (p *parking) wait(set int, events []unix.EpollEvent, hurry bool) (n int) {
+func (p *parking) wait(events []unix.EpollEvent, hurry bool) (n int) {
 	look := func(patience int) bool {
 		var err error
-		if n, err = unix.EpollWait(set, events, patience); err != nil {
+		if n, err = unix.EpollWait(p.set, events, patience); err != nil {
 			if n = 0; err != unix.EINTR {
 				panic(fmt.Sprintf("waiting for sockets: %v", err)) // EBADF and the like: our own mistake
 			}
