@@ -28,6 +28,10 @@ const (
 	// silentPlain is how long a client of a TLS port may be silent before it is
 	// taken for one in plaintext that waits for a greeting.
 	silentPlain = 4 * time.Second
+	// crowd is how many sessions before their login make a storm, as after an outage.
+	// Silence says nothing then: who waits in clear waits longer, and whose hello is
+	// late is not taken for one of them.
+	crowd = 200
 	// sniffPatience is how long a greeting in clear waits for a ClientHello: long
 	// enough for a client that speaks first, too short to be noticed by others.
 	sniffPatience = 150 * time.Millisecond
@@ -295,13 +299,19 @@ func (s *session) sniff() (isTLS bool, end *Ending) {
 		}
 		return false, s.ended(err)
 	}
-	s.patience(silentPlain)
-	first, err := s.wire.Peek(1)
-	switch {
-	case err == nil && beginsTLS(first[0]):
-		return true, nil
-	case err != nil && (!errors.Is(err, os.ErrDeadlineExceeded) || s.leaving()):
-		return false, s.ended(err)
+	for waited := silentPlain; ; waited += silentPlain {
+		s.patience(silentPlain)
+		first, err := s.wire.Peek(1)
+		silent := errors.Is(err, os.ErrDeadlineExceeded) && !s.leaving()
+		switch {
+		case err == nil && beginsTLS(first[0]):
+			return true, nil
+		case err != nil && !silent:
+			return false, s.ended(err)
+		}
+		if err == nil || s.engine.entering.Load() < crowd || waited+silentPlain > s.settings.Times.Handshake {
+			break
+		}
 	}
 	s.event.WrongPort = true
 	s.learn(policy.TLS, policy.None)

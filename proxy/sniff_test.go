@@ -50,6 +50,23 @@ func TestPlaintextOnATLSPort(t *testing.T) {
 		}
 		r.wantEnd("PS", "plaintext_on_tls_port")
 	})
+	bubble(t, func(t *testing.T) { // in a storm, silence is no sign
+		r := newRig(t)
+		r.engine.entering.Add(crowd)
+		silent, late := r.dial("implicit"), r.dial("implicit")
+		began := time.Now()
+		time.Sleep(2*silentPlain + time.Second)
+		late.tls("toy.example")
+		late.want("HELLO proxy.example")
+		late.close()
+		r.wantEnd("CD", "client_closed")
+		silent.want(plainOnTLS)
+		if waited := time.Since(began); waited != r.settings.Times.Handshake.Truncate(silentPlain) {
+			t.Errorf("answered after %v", waited)
+		}
+		silent.close()
+		r.wantEnd("PS", "plaintext_on_tls_port")
+	})
 	bubble(t, func(t *testing.T) { // a port scan
 		r := newRig(t)
 		c := r.dial("implicit")
