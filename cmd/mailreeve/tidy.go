@@ -3,6 +3,7 @@ package main
 // Memory that a burst of logins or mail has left behind.
 
 import (
+	"os"
 	"runtime/debug"
 	numbers "runtime/metrics"
 	"time"
@@ -14,22 +15,31 @@ const (
 	// silence is how much may be allocated in that time where nothing much happens: by
 	// half a dozen logins.
 	silence = 512 << 10
+	// growth is what the heap may always grow by before it is collected. More saves
+	// little, and what outlives the garbage then lies scattered in more memory.
+	growth = 8 << 20
 	// litter is the least that must have been allocated before it is worth a collection.
 	litter = 1 << 20
 )
 
-// tidy collects garbage when the program falls silent, and gives its memory back to
-// the system. Go's collector works when the heap has grown to the double, or after
-// two minutes: in a proxy whose sessions are silent for hours, what is left of the
-// last burst would be most of its memory for as long.
+// tidy sees to it that the program collects garbage when it has nothing better to do.
+// Go's collector works when the heap has grown to the double, or after two minutes.
 //
-// A busy program never comes to it, and one that is idle does it once: there must be
-// silence, and since the last time an eighth of what lives must have been allocated.
-// How much of that is garbage nobody knows before; nor how much else has become so.
+// That is too often for a program with few sessions that is busy: each login leaves
+// 50 KB behind, and to collect every eighty of them was 8 % of their CPU. So the heap
+// may always grow by 8 MB, unless GOGC says something else.
+//
+// And it is too seldom for one whose sessions are silent for hours: what is left of
+// the last burst would be most of its memory for as long. So it collects when the
+// program falls silent, once, and gives the memory back to the system. A busy program
+// never comes to that: there must be silence, and since the last time an eighth of what
+// lives must have been allocated. How much of that is garbage nobody knows before; nor
+// how much else has become so.
 type tidy struct {
 	samples []numbers.Sample
 	before  uint64 // allocated since the start, when it was last looked
 	tidied  uint64 // the same, when it last collected
+	percent uint64 // in force, of what GOGC says; 0: Go's own
 }
 
 // look is called every tidyEvery, and collects when the time has come.
@@ -39,10 +49,22 @@ func (t *tidy) look() {
 	}
 	numbers.Read(t.samples)
 	allocated, live := t.samples[0].Value.Uint64(), t.samples[1].Value.Uint64()
+	if os.Getenv("GOGC") == "" {
+		t.grant(live)
+	}
 	silent := allocated-t.before < silence
 	t.before = allocated
 	if silent && allocated-t.tidied > max(litter, live/8) {
 		t.tidied = allocated
 		debug.FreeOSMemory()
+	}
+}
+
+// grant lets the heap grow by growth, or to the double.
+func (t *tidy) grant(live uint64) {
+	percent := max(100, 100*growth/max(live, 1<<20))
+	if percent > t.percent+t.percent/4 || percent < t.percent-t.percent/4 {
+		t.percent = percent
+		debug.SetGCPercent(int(percent))
 	}
 }

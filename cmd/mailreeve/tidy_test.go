@@ -2,6 +2,7 @@ package main
 
 import (
 	"runtime"
+	"runtime/debug"
 	"testing"
 )
 
@@ -33,5 +34,26 @@ func TestTidy(t *testing.T) {
 	}
 	if n := collections(); n != before {
 		t.Errorf("%d more collections without anything to collect", n-before)
+	}
+}
+
+// TestTidyGrants: a small heap may grow by more than its double, a large one not.
+func TestTidyGrants(t *testing.T) {
+	before := debug.SetGCPercent(100)
+	defer debug.SetGCPercent(before)
+	percent := func() int {
+		p := debug.SetGCPercent(100)
+		debug.SetGCPercent(p)
+		return p
+	}
+	var memory tidy
+	for _, step := range []struct {
+		live uint64
+		want int
+	}{{0, 800}, {2 << 20, 400}, {2<<20 + 1, 400}, {4 << 20, 200}, {1 << 30, 100}, {3 << 20, 266}} {
+		memory.grant(step.live)
+		if got := percent(); got != step.want {
+			t.Errorf("%d bytes live: GOGC %d, want %d", step.live, got, step.want)
+		}
 	}
 }
