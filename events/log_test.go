@@ -201,3 +201,14 @@ func TestAFailedWriteIsReported(t *testing.T) {
 	}
 	record(t, l, "again")
 }
+
+// BenchmarkEncode is what the event of a session costs, without the write.
+func BenchmarkEncode(b *testing.B) {
+	s := sample()
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Encode(s); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

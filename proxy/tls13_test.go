@@ -450,7 +450,7 @@ func mustRead(t *testing.T, r io.Reader, p []byte) string {
 }
 
 // tcpEnds returns both ends of a TCP connection, which are closed after the test.
-func tcpEnds(t *testing.T) (dialled, accepted *net.TCPConn) {
+func tcpEnds(t testing.TB) (dialled, accepted *net.TCPConn) {
 	t.Helper()
 	dialled, accepted, err := tcpPair()
 	if err != nil {
