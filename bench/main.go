@@ -286,10 +286,10 @@ func (b *bench) play(ctx context.Context, p *proxy, w *work, n scale, probe prob
 	}
 	v, err = w.run(s)
 	if err == nil && r.process.Ended() {
-		err = errors.New("the proxy ended by itself")
+		v, err = nil, errors.New("the proxy ended by itself")
 	}
 	if info, statErr := os.Stat(r.file("events.jsonl")); err == nil && p.name == ours && (statErr != nil || info.Size() == 0) {
-		err = errors.New("no event was written, which is part of its work")
+		v, err = nil, errors.New("no event was written, which is part of its work")
 	}
 	return v, err
 }

@@ -450,7 +450,10 @@ func idleWork(s *stage, n int, used bool) (values, error) {
 		_, err := all[i].command("NOOP")
 		return err
 	})
-	return values{"memory": float64(after-before) / 1024 / float64(n)}, err
+	if err != nil {
+		return nil, err
+	}
+	return values{"memory": float64(after-before) / 1024 / float64(n)}, nil
 }
 
 // settled is the proxy's memory when it has changed by less than 1 % within two seconds, or

@@ -86,7 +86,8 @@
 // before we hear of them. go-smtp's client on a lent wire for the backend:
 // it cannot list a server's extensions, and ours must be exact. go-sasl: it has
 // neither LOGIN for servers nor XOAUTH2, and PLAIN is one split at NUL.
-// Goroutines that copy after the login, and Go's own poller there: see parking.
+// Goroutines that copy after the login, and Go's own poller for their sockets: see
+// parking.
 // splice(2) and the kernel's TLS: most bytes must be encrypted or decrypted, and
 // the kernel that can do it is not everywhere.
 // Parsing after the login: the raw relay keeps every extension of the backend.

@@ -46,6 +46,7 @@ type Engine struct {
 	sessions  sync.WaitGroup // and the goroutines that ask backends for their offers
 	accepting sync.WaitGroup
 	entering  atomic.Int64 // sessions that are not relayed yet
+	stirred   atomic.Int64 // when the last one began, in nanoseconds since 1970
 	wheel     wheel
 	parking   parking
 
@@ -239,12 +240,13 @@ func (e *Engine) start(now *serving, conn net.Conn) {
 	if e.live == nil {
 		e.live = map[*session]struct{}{}
 		e.overdue, e.hurry = context.WithCancel(context.Background())
-		e.parking.entering = &e.entering
+		e.parking.stirred = &e.stirred // before the first relay
 	}
 	s := newSession(e, now, conn)
 	e.live[s] = struct{}{}
 	e.sessions.Add(1)
 	e.entering.Add(1)
+	e.stirred.Store(s.began.UnixNano())
 	go s.run()
 }
 

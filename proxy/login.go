@@ -494,6 +494,13 @@ func (s *session) splice(l *link) *Ending {
 		early.drop()
 	}
 	front := s.listener.Front
+	var watch func([]byte) bool
+	if front.Watch != nil {
+		watch = front.Watch(func(id map[string]string) {
+			s.event.ClientID = id
+			s.describe(Software{Hello: s.event.Hello})
+		})
+	}
 	s.mu.Lock() // a shutdown must not set a deadline that the relay has just lifted
 	l.release() // from now on only the relay closes both
 	if s.gone {
@@ -502,13 +509,7 @@ func (s *session) splice(l *link) *Ending {
 		return drained()
 	}
 	r := newRelay(s.wire, l.wire, s.settings.Times.Idle[front.Name], &s.engine.wheel)
-	r.goodbye, r.over, r.mistake = front.Goodbye, s.part, s.mistaken
-	if front.Watch != nil {
-		r.watch = front.Watch(func(id map[string]string) {
-			s.event.ClientID = id
-			s.describe(Software{Hello: s.event.Hello})
-		})
-	}
+	r.watch, r.goodbye, r.over, r.mistake = watch, front.Goodbye, s.part, s.mistaken
 	r.lodge(&s.engine.parking)
 	s.relay, s.conn, s.hurry = r, nil, nil
 	s.settings, s.listener, s.brand, s.tls, s.talk, s.link, s.early = nil, nil, nil, nil, nil, nil, nil

@@ -18,8 +18,8 @@ import (
 // entered once, for both directions, edge-triggered; nothing is ever changed
 // about it. Its workers do what the events are about.
 //
-// Go's own poller is left aside for it: it needs a goroutine that waits for each
-// direction of each connection, with a stack of at least 2 KB.
+// Go's own poller is left aside for single sockets: it needs a goroutine that waits
+// for each direction of each, with a stack of at least 2 KB.
 //
 // Workers wait in one of two ways. While nothing else goes on they block in
 // epoll_wait: in an idle Go program, a goroutine that waits for its poller wakes
@@ -31,7 +31,7 @@ import (
 //
 // The zero parking is ready; it begins with the first socket.
 type parking struct {
-	entering *atomic.Int64 // sessions in goroutines of their own; nil: none
+	stirred *atomic.Int64 // when a session last began, in nanoseconds since 1970; nil: never
 
 	mu      sync.Mutex // guards the following
 	open    bool
@@ -39,7 +39,7 @@ type parking struct {
 	bell    int // an eventfd in it that ends the workers
 	workers sync.WaitGroup
 	helper  sync.WaitGroup
-	spare   chan *relay             // for the helper: what a worker cannot do at once; nil: look for events
+	spare   chan *relay             // that had their share and want more; nil: there are more events
 	polled  atomic.Pointer[os.File] // the set, while Go's poller has it; changed under mu
 
 	sockets [maxSockets / socketsTogether]atomic.Pointer[[socketsTogether]atomic.Pointer[parked]] // by descriptor
@@ -54,7 +54,11 @@ const (
 	// system calls, few enough to leave the others something.
 	eventsTogether = 32
 	// awaited is all that can happen to a socket.
-	awaited = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
+	awaited = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
+	// stirs is how long after the beginning of a session others are thought to log in.
+	stirs = 250 * time.Millisecond
+	// queued is how many busy sessions wait for a turn at most; a worker keeps more.
+	queued = 256
 )
 
 // port takes a connection out of Go's poller, and out of its hands: the
@@ -72,6 +76,10 @@ func (p *parking) port(conn net.Conn, r *relay) port {
 		return newPump(conn, r.poke) // which costs memory, and is better than no session
 	}
 	s := &parked{fd: fd, relay: r, parking: p}
+	if s.enter() != nil {
+		unix.Close(fd)
+		return newPump(conn, r.poke)
+	}
 	tcp.Close()
 	return s
 }
@@ -108,7 +116,7 @@ func (p *parking) begin() error {
 		unix.Close(bell)
 		return err
 	}
-	p.open, p.set, p.bell, p.spare = true, set, bell, make(chan *relay, 64)
+	p.open, p.set, p.bell, p.spare = true, set, bell, make(chan *relay, queued)
 	for range max(1, runtime.GOMAXPROCS(0)-1) {
 		p.workers.Go(p.newWorker().run)
 	}
@@ -135,8 +143,9 @@ func (p *parking) close() {
 }
 
 // worker does what events are about. There is one less than Go's scheduler has
-// processors, and a helper, which waits for work that is left over: so in an idle
-// program one processor is free, and the scheduler lets the others wait.
+// processors, and a helper, which waits until something is left over: so in an idle
+// program one processor is free, and the scheduler lets the others wait. With a
+// single processor there are both.
 type worker struct {
 	*parking
 	buffer []byte
@@ -155,48 +164,53 @@ func (w *worker) run() {
 		if !w.serve(n) {
 			return
 		}
-		for full := n == len(w.events); full || len(w.greedy) > 1; full = false {
-			if !w.leave(full) {
-				break
+		w.share()
+		if n == len(w.events) {
+			select {
+			case w.spare <- nil:
+			default:
 			}
 		}
 	}
-}
-
-// leave leaves something to the helper, if that has room for it.
-func (w *worker) leave(events bool) bool {
-	last := len(w.greedy) - 1
-	var r *relay
-	if !events {
-		r = w.greedy[last]
-	}
-	select {
-	case w.spare <- r:
-	default:
-		return false
-	}
-	if r != nil {
-		w.greedy[last] = nil
-		w.greedy = w.greedy[:last]
-	}
-	return true
 }
 
 // help does what is left over, and looks for events meanwhile.
 func (w *worker) help() {
 	for r := range w.spare {
-		for more := true; more; {
-			if r != nil {
-				w.greedy = append(w.greedy, r)
-			}
-			n := w.wait(w.events, true)
-			w.serve(n)
-			select {
-			case r, more = <-w.spare:
-			default:
-				r, more = nil, n > 0 || len(w.greedy) > 0
-			}
+		if r != nil {
+			w.greedy = append(w.greedy, r)
 		}
+		for n := 1; n > 0 || len(w.greedy) > 0; {
+			if n = w.wait(w.events, true); !w.serve(n) {
+				break // and spare is closed
+			}
+			w.share()
+		}
+	}
+}
+
+// share puts busy sessions at the end of the queue, where there is one, and takes
+// one from its head: so all have their turn, whichever worker they came to.
+func (w *worker) share() {
+	if len(w.greedy) < 2 && len(w.spare) == 0 {
+		return
+	}
+	kept := w.greedy[:0]
+	for _, r := range w.greedy {
+		select {
+		case w.spare <- r:
+		default:
+			kept = append(kept, r)
+		}
+	}
+	clear(w.greedy[len(kept):])
+	w.greedy = kept
+	select {
+	case r := <-w.spare:
+		if r != nil {
+			w.greedy = append(w.greedy, r)
+		}
+	default:
 	}
 }
 
@@ -208,8 +222,8 @@ func (w *worker) serve(n int) bool {
 		if int(e.Fd) == w.bell {
 			return false
 		}
-		// A socket that was closed meanwhile is nobody's; where its number is
-		// taken again, a relay is woken in vain.
+		// A socket that was closed meanwhile is nobody's. Where its number is taken
+		// again, a relay is woken in vain, and may ask the system once too often.
 		if s := w.at(int(e.Fd)); s != nil {
 			s.news.Or(e.Events)
 			if s.relay.wake(w.buffer) {
@@ -218,7 +232,7 @@ func (w *worker) serve(n int) bool {
 		}
 	}
 	still := w.greedy[:0]
-	for i, r := range w.greedy {
+	for i, r := range w.greedy { // those that have just had their share stay
 		if i >= before || r.resume(w.buffer) {
 			still = append(still, r)
 		}
@@ -242,7 +256,7 @@ func (p *parking) wait(events []unix.EpollEvent, hurry bool) (n int) {
 		}
 		return n > 0
 	}
-	alone := func() bool { return p.entering == nil || p.entering.Load() == 0 }
+	alone := func() bool { return p.stirred == nil || time.Now().UnixNano()-p.stirred.Load() > int64(stirs) }
 	if hurry {
 		look(0)
 		return n
@@ -304,8 +318,8 @@ func (p *parking) at(fd int) *parked {
 	return nil
 }
 
-// enter makes a socket known by its descriptor; nil forgets it.
-func (p *parking) enter(fd int, s *parked) {
+// note makes a socket known by its descriptor; nil forgets it.
+func (p *parking) note(fd int, s *parked) {
 	place := &p.sockets[fd/socketsTogether]
 	together := place.Load()
 	if together == nil {
@@ -324,7 +338,8 @@ type parked struct {
 
 	dry    bool // nothing to read: ask no more before there is news
 	full   bool // nothing can be sent, likewise
-	hangup bool // the peer's end has come, which has no further news
+	unsure bool // a short read may not be all: behind it is the end, or urgent data
+	gone   bool // both directions have ended, or there is an error
 	fin    bool // the stream ends behind what is owed
 	sent   bool // the end was sent
 	closed bool
@@ -337,31 +352,47 @@ type parked struct {
 // keeps are lent to sockets that owe something.
 var keeps = sync.Pool{New: func() any { return new([]byte) }}
 
-func (s *parked) begin() error {
-	s.parking.enter(s.fd, s)
-	if err := unix.EpollCtl(s.parking.set, unix.EPOLL_CTL_ADD, s.fd, &unix.EpollEvent{Events: awaited, Fd: int32(s.fd)}); err != nil {
-		return fmt.Errorf("waiting for a socket: %w", os.NewSyscallError("epoll_ctl", err))
+// enter enters the socket in the set. Its relay does not heed it yet.
+func (s *parked) enter() error {
+	s.parking.note(s.fd, s)
+	err := unix.EpollCtl(s.parking.set, unix.EPOLL_CTL_ADD, s.fd, &unix.EpollEvent{Events: awaited, Fd: int32(s.fd)})
+	if err != nil {
+		s.parking.note(s.fd, nil)
 	}
-	return nil
+	return err
 }
+
+func (s *parked) begin() {}
 
 func (s *parked) heed() bool {
 	news := s.news.Swap(0)
 	const end = unix.EPOLLRDHUP | unix.EPOLLERR | unix.EPOLLHUP
-	if news&(unix.EPOLLIN|end) != 0 {
+	if news&(unix.EPOLLIN|unix.EPOLLPRI|end) != 0 {
 		s.dry = false
 	}
 	if news&(unix.EPOLLOUT|end) != 0 {
 		s.full = false
 	}
-	if news&end != 0 {
-		s.hangup = true
+	if news&(unix.EPOLLPRI|end) != 0 {
+		s.unsure = true
 	}
+	s.gone = s.gone || news&(unix.EPOLLERR|unix.EPOLLHUP) != 0
 	return !s.dry
 }
 
+func (s *parked) reset() error {
+	if !s.gone || s.closed {
+		return nil
+	}
+	code, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil || code == 0 {
+		return nil
+	}
+	return os.NewSyscallError("read", syscall.Errno(code))
+}
+
 // Read asks the system no more than it must: what comes short was all (epoll(7)),
-// unless the end is behind it.
+// unless the end is behind it, or urgent data, at which the system stops.
 func (s *parked) Read(b []byte) (int, error) {
 	if s.closed {
 		return 0, net.ErrClosed
@@ -379,7 +410,7 @@ func (s *parked) Read(b []byte) (int, error) {
 		case n == 0 && len(b) > 0:
 			return 0, io.EOF
 		}
-		s.dry = n < len(b) && !s.hangup
+		s.dry = n < len(b) && !s.unsure
 		return n, nil
 	}
 	return 0, errAgain
@@ -445,11 +476,13 @@ func (s *parked) owed() int {
 	return n
 }
 
-func (s *parked) settle() error {
+func (s *parked) settle() (taken bool, err error) {
 	if s.out != nil && s.broken == nil {
-		s.paid += s.send((*s.out)[s.paid:])
+		n := s.send((*s.out)[s.paid:])
+		s.paid += n
+		taken = n > 0
 		if s.broken == nil && s.paid < len(*s.out) {
-			return nil
+			return taken, nil
 		}
 		s.release()
 	}
@@ -462,10 +495,10 @@ func (s *parked) settle() error {
 		}
 	}
 	if s.told {
-		return nil
+		return taken, nil
 	}
 	s.told = s.broken != nil
-	return s.broken
+	return taken, s.broken
 }
 
 func (s *parked) CloseWrite() error {
@@ -484,7 +517,7 @@ func (s *parked) Close() error {
 		unix.SetsockoptLinger(s.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	}
 	s.release()
-	s.parking.enter(s.fd, nil)
+	s.parking.note(s.fd, nil)
 	return unix.Close(s.fd) // which takes it out of the set, since it has no duplicate
 }
 

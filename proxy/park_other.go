@@ -8,7 +8,7 @@ import (
 )
 
 // parking is where sockets wait; here each has a goroutine instead.
-type parking struct{ entering *atomic.Int64 }
+type parking struct{ stirred *atomic.Int64 }
 
 func (*parking) port(conn net.Conn, r *relay) port { return newPump(conn, r.poke) }
 

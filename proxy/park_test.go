@@ -13,15 +13,15 @@ import (
 
 // busy are relays in clear, side by side in one parking.
 type busy struct {
-	parking  *parking
-	entering *atomic.Int64
-	wheel    wheel
-	over     sync.WaitGroup
+	parking *parking
+	stirred atomic.Int64
+	wheel   wheel
+	over    sync.WaitGroup
 }
 
 func newBusy(t *testing.T) *busy {
-	b := &busy{parking: new(parking), entering: new(atomic.Int64)}
-	b.parking.entering = b.entering
+	b := &busy{parking: new(parking)}
+	b.parking.stirred = &b.stirred
 	t.Cleanup(b.parking.close)
 	return b
 }
@@ -95,7 +95,9 @@ func TestManyBusySessions(t *testing.T) {
 	all.Go(func() {
 		p := make([]byte, 6)
 		for i := range 300 {
-			b.entering.Store(int64(i / 50 % 2)) // both ways to wait, and from one to the other
+			if b.stirred.Store(0); i/50%2 == 0 { // both ways to wait, and from one to the other
+				b.stirred.Store(time.Now().UnixNano())
+			}
 			if _, err := io.WriteString(client, "NOOP\r\n"); err != nil {
 				t.Error(err)
 				break

@@ -36,12 +36,18 @@ type port interface {
 	// the stream that is still to be sent, or an error to be told, counts as one.
 	owed() int
 
-	// settle sends of that what the peer takes now. It returns an error once;
-	// from then on nothing is owed.
-	settle() error
+	// settle sends of that what the peer takes now, and reports whether it took
+	// anything since the last time. It returns an error once; from then on nothing
+	// is owed.
+	settle() (taken bool, err error)
+
+	// reset returns the error by which the connection is broken, once, where that is
+	// known without reading: while nothing is read, for what was said before would
+	// find no room.
+	reset() error
 
 	// begin lets the port wake its relay, from now on until Close.
-	begin() error
+	begin()
 }
 
 // errAgain says that nothing has come yet.

@@ -23,12 +23,16 @@ type pump struct {
 	inErr  error
 	out    []byte // what is owed; out[0] is being sent while sending
 	outErr error
+	taken  bool // the peer has taken something
 	told   bool // the relay knows outErr
 	fin    bool // the stream ends behind out
 	sent   bool // the end was sent
 	sender bool // a goroutine sends
 	closed bool
 }
+
+// pumpChunk is what a peer must take for it to count: a slow one in half a minute.
+const pumpChunk = 4 << 10
 
 func newPump(conn net.Conn, poke func()) *pump {
 	p := &pump{Conn: conn, poke: poke}
@@ -42,10 +46,10 @@ func (p *pump) heed() bool {
 	return len(p.in) > 0 || p.inErr != nil
 }
 
-func (p *pump) begin() error {
-	go p.listen()
-	return nil
-}
+func (p *pump) begin() { go p.listen() }
+
+// reset is known to nobody who does not read.
+func (p *pump) reset() error { return nil }
 
 // listen hands over what comes.
 func (p *pump) listen() {
@@ -157,11 +161,14 @@ func (p *pump) send() {
 		defer p.mu.Unlock()
 		defer func() { p.sender = false }()
 		for len(p.out) > 0 && p.outErr == nil {
-			chunk := p.out
+			chunk := p.out[:min(len(p.out), pumpChunk)]
 			p.mu.Unlock()
 			n, err := p.Conn.Write(chunk)
 			p.mu.Lock()
-			p.out, p.outErr = p.out[n:], err
+			p.out, p.outErr, p.taken = p.out[n:], err, true
+			p.mu.Unlock()
+			p.poke() // it moves, if slowly
+			p.mu.Lock()
 		}
 		p.out = nil
 		if p.fin && !p.sent && p.outErr == nil {
@@ -183,14 +190,15 @@ func (p *pump) owed() int {
 	return len(p.out)
 }
 
-func (p *pump) settle() error {
+func (p *pump) settle() (taken bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	taken, p.taken = p.taken, false
 	if p.told {
-		return nil
+		return taken, nil
 	}
 	p.told = p.outErr != nil
-	return p.outErr
+	return taken, p.outErr
 }
 
 // Deadlines are the relay's; crypto/tls would set one for its last word.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"runtime"
 	"sync/atomic"
 	"time"
 )
@@ -23,9 +22,11 @@ const (
 	// restAfter is how long nothing must have moved before a session gives back
 	// what it needs only for moving: long enough not to do so between two commands.
 	restAfter = time.Second / 2
-	// relayShare is how many bytes a session may move before others have their turn.
+	// relayShare is how many bytes a session may move before others have their turn:
+	// half a millisecond's, where TLS is in it.
 	relayShare = 512 << 10
-	// recordWork is what a read counts for besides its bytes.
+	// recordWork is what a read counts for besides its bytes: a record of one byte takes
+	// as long as some thousand bytes, a dozen key updates before it longer.
 	recordWork = 2 << 10
 	// controlRoom is what a client may be owed besides a chunk of the backend's:
 	// answers of TLS itself, to key updates say. A client that does not read
@@ -40,8 +41,8 @@ const (
 //
 // A relay in which nothing moves has no goroutine and no buffer. Its ports wake
 // it, in whatever goroutine; who finds nobody at work then does all that there is
-// to do, with a buffer of its own, and goes. So everything below is used by one
-// goroutine at a time, but for what is atomic.
+// to do, with the worker's buffer or one that is borrowed, and goes. So everything
+// below is used by one goroutine at a time, but for what is atomic.
 type relay struct {
 	client, backend *Wire
 	near, far       port              // below these, in the same order
@@ -50,7 +51,7 @@ type relay struct {
 	over            func(*Ending)     // called once, in a goroutine of its own
 	mistake         func(any) *Ending // a panic becomes an ending
 
-	due  atomic.Int32  // times it was woken and that are not dealt with; above 0: somebody is at work
+	due  atomic.Int32  // times it was woken and that are not dealt with; above 0: somebody is at work, or it is over
 	asks atomic.Uint32 // what others want of it
 
 	turn      turn
@@ -110,14 +111,9 @@ func (r *relay) lodge(p *parking) {
 // start lets it run. It may be over before start returns.
 func (r *relay) start() {
 	r.wheel.begin(r)
-	for _, p := range []port{r.near, r.far} {
-		if err := p.begin(); err != nil {
-			r.first = &Ending{who: byError, Reason: "internal_error", Sentence: fmt.Sprintf("the relay could not begin: %v", err)}
-			r.asks.Or(toEnd)
-			break
-		}
-	}
-	r.carry() // whatever woke it meanwhile
+	r.near.begin()
+	r.far.begin()
+	r.work() // whatever woke it meanwhile
 }
 
 // ask has it do something, soon.
@@ -126,22 +122,20 @@ func (r *relay) ask(what uint32) {
 	r.poke()
 }
 
-// poke wakes it with a buffer that is borrowed. Who pokes is not kept by a session
-// that is busy.
+// poke wakes it.
 func (r *relay) poke() {
-	buffer := relayBuffers.Get().(*[relayBuffer]byte)
-	defer relayBuffers.Put(buffer)
-	if r.wake(buffer[:]) {
-		go r.carry()
+	if r.due.Add(1) == 1 {
+		r.work()
 	}
 }
 
-// carry goes on with what is due until there is nothing.
-func (r *relay) carry() {
+// work does what is due, with a buffer that is borrowed. Nobody is kept by a session
+// that is busy: what is more than its share is a goroutine's.
+func (r *relay) work() {
 	buffer := relayBuffers.Get().(*[relayBuffer]byte)
 	defer relayBuffers.Put(buffer)
-	for r.resume(buffer[:]) {
-		runtime.Gosched()
+	if r.resume(buffer[:]) {
+		go r.work()
 	}
 }
 
@@ -191,8 +185,11 @@ func (r *relay) step(buffer []byte) (more bool) {
 		}
 		share -= work
 	}
-	if !r.ended && r.upEnded && r.downEnded && r.near.owed() == 0 && r.far.owed() == 0 {
-		r.finish()
+	if !r.ended && r.downEnded && r.near.owed() == 0 {
+		r.bow()
+		if r.upEnded && r.far.owed() == 0 {
+			r.finish()
+		}
 	}
 	sane = true
 	return share <= 0 && !r.ended
@@ -200,7 +197,18 @@ func (r *relay) step(buffer []byte) (more bool) {
 
 // up carries what the client says to the backend, and returns how much work it was.
 func (r *relay) up(buffer []byte) int {
-	if r.ended || r.upEnded || !r.heard || r.far.owed() > 0 || r.near.owed() > relayBuffer+controlRoom {
+	if r.ended || r.upEnded {
+		return 0
+	}
+	if r.far.owed() > 0 {
+		// What the client has said before cannot be said now. That it has broken off
+		// must be noticed all the same: a backend may take nothing for long.
+		if err := r.near.reset(); err != nil {
+			r.clientFails(err)
+		}
+		return 0
+	}
+	if !r.heard || r.near.owed() > relayBuffer+controlRoom {
 		return 0
 	}
 	n, work, err := read(r.client, buffer, r.near)
@@ -242,7 +250,7 @@ func (r *relay) down(buffer []byte) int {
 	}
 	n, work, err := read(r.backend, buffer, r.far)
 	r.answered = err == nil
-	if n > 0 {
+	if n > 0 && r.turn != saidGoodbye { // else it is too late
 		r.touch()
 		r.midLine = buffer[n-1] != '\n'
 		if _, err := r.client.Write(buffer[:n]); err != nil {
@@ -254,13 +262,9 @@ func (r *relay) down(buffer []byte) int {
 		}
 	}
 	if err != nil && err != errAgain {
-		r.end(ended(byBackend, err), linger)
+		r.end(ended(byBackend, err), lastGasp)
 		r.downEnded = true
 		r.client.CloseWrite()
-		// Nobody hears the client now: it need not be waited for once it has
-		// taken what was sent.
-		r.lastCall.Store(r.wheel.now() + ticks(linger))
-		r.wheel.replace(r)
 	}
 	return work
 }
@@ -280,14 +284,14 @@ func read(w *Wire, buffer []byte, p port) (n, work int, err error) {
 
 // settle sends what a port owes, as far as it goes.
 func (r *relay) settle(p port) {
-	before := p.owed()
-	if r.ended || before == 0 {
+	if r.ended || p.owed() == 0 {
 		return
 	}
-	err := p.settle()
-	switch {
-	case err == nil && p.owed() < before:
+	taken, err := p.settle()
+	if taken {
 		r.touch()
+	}
+	switch {
 	case err == nil:
 	case p == r.near:
 		r.clientFails(err)
@@ -337,16 +341,25 @@ func (r *relay) end(e *Ending, silence time.Duration) {
 	}
 }
 
+// bow is the last that the client hears. Nobody listens to it from now on, so it
+// need not be waited for longer than it may take to close.
+func (r *relay) bow() {
+	if r.lastCall.Load() == 0 {
+		r.lastCall.Store(r.wheel.now() + ticks(linger))
+		r.wheel.replace(r)
+	}
+}
+
 // obey does what others want.
 func (r *relay) obey(asks uint32) {
 	if asks&toEnd != 0 {
 		r.end(drained(), 0)
-		r.finish()
+		r.dismiss()
 		return
 	}
-	if asks&toCheck != 0 && r.overdue() {
+	if asks&toCheck != 0 && r.timeUp() {
 		r.end(&Ending{who: byLimit, Reason: "idle_timeout", Sentence: fmt.Sprintf("nothing moved for %v", r.silence())}, 0)
-		r.finish()
+		r.dismiss()
 		return
 	}
 	if asks&toRest != 0 {
@@ -357,8 +370,8 @@ func (r *relay) obey(asks uint32) {
 	}
 }
 
-// overdue reports whether the time is up.
-func (r *relay) overdue() bool {
+// timeUp reports whether the time is up.
+func (r *relay) timeUp() bool {
 	last := r.lastCall.Load()
 	return r.wheel.now()-r.active.Load() > r.limit.Load() || last != 0 && r.wheel.now() > last
 }
@@ -378,7 +391,7 @@ func (r *relay) visit() int64 {
 // wants returns what the wheel must ask of it now.
 func (r *relay) wants() uint32 {
 	switch {
-	case r.overdue():
+	case r.timeUp():
 		return toCheck
 	case r.warm.Load() && r.wheel.now()-r.active.Load() > ticks(restAfter):
 		return toRest
@@ -405,6 +418,7 @@ func (r *relay) leave() {
 	r.turn = saidGoodbye
 	r.end(drained(), linger)
 	r.touch()
+	r.bow()
 	if err := r.client.Say(r.goodbye); err != nil {
 		r.clientFails(err)
 		return
@@ -415,6 +429,16 @@ func (r *relay) leave() {
 // drained is the ending of a session that the proxy's own end cuts short.
 func drained() *Ending {
 	return &Ending{who: byDrain, Reason: "shutdown", Sentence: "the proxy is shutting down", Bye: ShuttingDown}
+}
+
+// dismiss ends it for the client's programs too: TLS that ends without a word looks
+// like an attack to some.
+func (r *relay) dismiss() {
+	if r.near.owed() == 0 {
+		r.client.CloseWrite()
+		r.near.settle()
+	}
+	r.finish()
 }
 
 // finish closes both wires at once and says why it came.

@@ -158,6 +158,51 @@ func TestClientThatIsNotHeardAnyMoreIsCut(t *testing.T) {
 	})
 }
 
+// TestSlowClientTakesTheLastWords: how long a client may take to close counts from when it
+// has taken all, not from when the backend had said all.
+func TestSlowClientTakesTheLastWords(t *testing.T) {
+	relayed(t, "", "", func(t *testing.T, j *joint) {
+		last := strings.Repeat("x", 40<<10)
+		go func() { io.WriteString(j.backend, last); j.backend.Close() }()
+		heard := 0
+		for heard < len(last) {
+			time.Sleep(linger) // three minutes in all
+			n, err := j.client.Read(make([]byte, 1<<10))
+			if heard += n; err != nil {
+				t.Fatalf("after %d bytes: %v", heard, err)
+			}
+		}
+		synctest.Wait()
+		time.Sleep(linger - time.Second)
+		j.wantRunning(t)
+		time.Sleep(time.Second + 2*tick)
+		j.wantEnd(t, byBackend, "backend_closed")
+	})
+}
+
+// TestGoodbyeBesideAChattyBackend: who was told goodbye is gone after linger, whatever
+// the backend says; and nothing of that counts as told.
+func TestGoodbyeBesideAChattyBackend(t *testing.T) {
+	relayed(t, "", "", func(t *testing.T, j *joint) {
+		j.goodbye = "* BYE restarting\r\n"
+		time.Sleep(time.Minute)
+		go j.ask(toLeave)
+		wantBytes(t, j.client, j.goodbye)
+		wantEOF(t, j.client)
+		for range 2 {
+			io.WriteString(j.backend, "* 5 EXISTS\r\n")
+			time.Sleep(linger/2 - tick)
+			j.wantRunning(t)
+		}
+		io.WriteString(j.backend, "* 6 EXISTS\r\n")
+		time.Sleep(4 * tick)
+		j.wantEnd(t, byDrain, "shutdown")
+		if _, out := j.relay.client.Counts(); out != int64(len(j.goodbye)) {
+			t.Errorf("%d bytes count as told", out)
+		}
+	})
+}
+
 func TestBackendThatDoesNotAnswerTheEndIsCut(t *testing.T) {
 	relayed(t, "", "", func(t *testing.T, j *joint) {
 		j.client.CloseWrite()

@@ -31,7 +31,8 @@ type wheel struct {
 	empty chan struct{} // closed when the last one goes
 }
 
-// now returns the current tick. It costs nothing, and is late by a tick at most.
+// now returns the current tick. It costs nothing, and is late by a tick, or by as
+// long as the relays take that are asked something: times become longer by it.
 func (w *wheel) now() int64 { return w.ticks.Load() }
 
 // begin takes a relay in.
@@ -44,7 +45,7 @@ func (w *wheel) begin(r *relay) {
 	if w.held++; w.held == 1 {
 		w.ticks.Store(int64(time.Since(w.began) / tick))
 		w.empty = make(chan struct{})
-		go w.turn(w.empty)
+		go w.run(w.empty)
 	}
 	r.active.Store(w.now())
 	r.warm.Store(true)
@@ -94,8 +95,8 @@ func (w *wheel) take(r *relay) {
 	r.next, r.prev, r.slot = nil, nil, -1
 }
 
-// turn looks at one slot after the other, until there is no relay.
-func (w *wheel) turn(empty <-chan struct{}) {
+// run looks at one slot after the other, until there is no relay.
+func (w *wheel) run(empty <-chan struct{}) {
 	each := time.NewTicker(tick)
 	defer each.Stop()
 	for {

@@ -13,11 +13,12 @@ import (
 // mute is a port to which nothing happens.
 type mute struct{ port }
 
-func (mute) heed() bool    { return false }
-func (mute) owed() int     { return 0 }
-func (mute) settle() error { return nil }
-func (mute) begin() error  { return nil }
-func (mute) Close() error  { return nil }
+func (mute) heed() bool            { return false }
+func (mute) owed() int             { return 0 }
+func (mute) settle() (bool, error) { return false, nil }
+func (mute) begin()                {}
+func (mute) reset() error          { return nil }
+func (mute) Close() error          { return nil }
 
 // wheeled is a relay in which nothing moves by itself.
 func wheeled(w *wheel, idle time.Duration, over func()) *relay {

@@ -31,6 +31,7 @@ const (
 
 	// memoryOfSession is what one takes when it is silent, as nearly all of them are:
 	// some 8 KiB of the program's, some 10 KiB of the kernel's for two sockets (see bench).
+	// One whose client does not take what it asked for has up to 128 KiB more.
 	memoryOfSession = 18 << 10
 
 	// mostSessions is the most that the configuration takes, and so the most that is told.

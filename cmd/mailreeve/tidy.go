@@ -12,14 +12,12 @@ import (
 const (
 	// tidyEvery is how often it is looked whether the program is silent.
 	tidyEvery = 500 * time.Millisecond
-	// silence is how much may be allocated in that time where nothing much happens: by
-	// half a dozen logins.
-	silence = 512 << 10
+	// silence is how much may be allocated in that time where nothing much happens:
+	// by one login.
+	silence = 64 << 10
 	// growth is what the heap may always grow by before it is collected. More saves
 	// little, and what outlives the garbage then lies scattered in more memory.
 	growth = 8 << 20
-	// litter is the least that must have been allocated before it is worth a collection.
-	litter = 1 << 20
 )
 
 // tidy sees to it that the program collects garbage when it has nothing better to do.
@@ -30,15 +28,15 @@ const (
 // may always grow by 8 MB, unless GOGC says something else.
 //
 // And it is too seldom for one whose sessions are silent for hours: what is left of
-// the last burst would be most of its memory for as long. So it collects when the
-// program falls silent, once, and gives the memory back to the system. A busy program
-// never comes to that: there must be silence, and since the last time an eighth of what
-// lives must have been allocated. How much of that is garbage nobody knows before; nor
-// how much else has become so.
+// the last burst would be most of its memory for as long. So it collects when there
+// has been silence for a second and at least growth, and an eighth of what lives, was
+// allocated since the last time, and gives the memory back to the system. How much of
+// that is garbage nobody knows before; nor how much else has become so.
 type tidy struct {
 	samples []numbers.Sample
 	before  uint64 // allocated since the start, when it was last looked
-	tidied  uint64 // the same, when it last collected
+	silent  int    // looks in a row
+	tidied  uint64 // allocated when it last collected
 	percent uint64 // in force, of what GOGC says; 0: Go's own
 }
 
@@ -52,9 +50,11 @@ func (t *tidy) look() {
 	if os.Getenv("GOGC") == "" {
 		t.grant(live)
 	}
-	silent := allocated-t.before < silence
+	if t.silent++; allocated-t.before > silence {
+		t.silent = 0
+	}
 	t.before = allocated
-	if silent && allocated-t.tidied > max(litter, live/8) {
+	if t.silent >= 2 && allocated-t.tidied > max(growth, live/8) {
 		t.tidied = allocated
 		debug.FreeOSMemory()
 	}

@@ -25,6 +25,10 @@ func TestTidy(t *testing.T) {
 		t.Errorf("%d collections while the program is busy", n-before)
 	}
 	memory.look()
+	if n := collections(); n != before {
+		t.Errorf("%d collections before it is sure of the silence", n-before)
+	}
+	memory.look()
 	if collections() == before {
 		t.Error("no collection in silence")
 	}
@@ -34,6 +38,33 @@ func TestTidy(t *testing.T) {
 	}
 	if n := collections(); n != before {
 		t.Errorf("%d more collections without anything to collect", n-before)
+	}
+}
+
+// TestTidyTrickle: some logins now and then are no reason to collect after each.
+func TestTidyTrickle(t *testing.T) {
+	for _, logins := range []int{1, 4, 8} { // each half second
+		var memory tidy
+		for range 3 {
+			memory.look()
+		}
+		var kept [][]byte
+		tidied := memory.tidied
+		times := 0
+		const looks = 120
+		for range looks {
+			for range logins {
+				kept = append(kept[:0], make([]byte, 50<<10))
+			}
+			memory.look()
+			if memory.tidied != tidied {
+				times++
+				tidied = memory.tidied
+			}
+		}
+		if most := looks * logins * 50 << 10 / growth; times > most {
+			t.Errorf("%d logins in %d looks: %d collections", logins*looks, looks, times)
+		}
 	}
 }
 
