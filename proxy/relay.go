@@ -316,7 +316,8 @@ func (r *relay) backendFails(err error) {
 // without a close_notify are many.
 func atEnd(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
 
-// touch notes that something moves.
+// touch notes that something moves. Only the first byte after a rest takes the
+// wheel's lock, which all sessions share.
 func (r *relay) touch() {
 	r.active.Store(r.wheel.now())
 	if !r.warm.Load() {
