@@ -121,10 +121,21 @@ func (s *backendSession) line() (string, error) {
 	return strings.TrimRight(line, "\r\n"), err
 }
 
-// plain says whether a response of SASL PLAIN is right.
-func plain(response string) bool {
+// authenticates says whether SASL PLAIN is right: "PLAIN" and the response behind it, which
+// is asked for where there is none.
+func (s *backendSession) authenticates(args, prompt string) (bool, error) {
+	_, response, given := strings.Cut(args, " ")
+	if !given {
+		err := s.say("%s", prompt)
+		if err == nil {
+			response, err = s.line()
+		}
+		if err != nil {
+			return false, err
+		}
+	}
 	b, err := base64.StdEncoding.DecodeString(response)
-	return err == nil && strings.HasSuffix(string(b), "\x00"+password)
+	return err == nil && strings.HasSuffix(string(b), "\x00"+password), nil
 }
 
 // literal is the size of the literal that a line ends in, or -1, and whether it comes unasked.
@@ -178,14 +189,10 @@ func serveIMAP(s *backendSession) error {
 				err = s.answerLogin(tag, strings.Trim(args[strings.LastIndexByte(args, ' ')+1:], `"`) == password)
 			}
 		case "AUTHENTICATE":
-			_, response, given := strings.Cut(args, " ")
-			if !given {
-				if err = s.say("+ "); err == nil {
-					response, err = s.line()
-				}
-			}
+			var right bool
+			right, err = s.authenticates(args, "+ ")
 			if err == nil {
-				err = s.answerLogin(tag, plain(response))
+				err = s.answerLogin(tag, right)
 			}
 		case "FETCH":
 			err = s.fetch(tag, args)
@@ -268,14 +275,10 @@ func servePOP3(s *backendSession) error {
 		case "PASS":
 			err = s.answerPOP3(args == password)
 		case "AUTH":
-			_, response, given := strings.Cut(args, " ")
-			if !given {
-				if err = s.say("+ "); err == nil {
-					response, err = s.line()
-				}
-			}
+			var right bool
+			right, err = s.authenticates(args, "+ ")
 			if err == nil {
-				err = s.answerPOP3(plain(response))
+				err = s.answerPOP3(right)
 			}
 		case "STAT":
 			err = s.say("+OK 1 %d", payloadSize)
@@ -317,15 +320,11 @@ func serveSMTP(s *backendSession) error {
 		case "MAIL", "RCPT":
 			err = s.say("250 2.1.0 well")
 		case "AUTH":
-			_, response, given := strings.Cut(args, " ")
-			if !given {
-				if err = s.say("334 "); err == nil {
-					response, err = s.line()
-				}
-			}
+			var right bool
+			right, err = s.authenticates(args, "334 ")
 			switch {
 			case err != nil:
-			case plain(response):
+			case right:
 				err = s.say("235 2.7.0 well")
 			default:
 				err = s.say("535 5.7.8 wrong")

@@ -108,6 +108,16 @@ func (c *client) ask(begin, format string, args ...any) (string, error) {
 	return c.hear(begin)
 }
 
+// steps are lines, and what each answer must begin with.
+func (c *client) steps(steps [][2]string) error {
+	for _, step := range steps {
+		if _, err := c.ask(step[1], "%s", step[0]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // reply reads up to the reply to the last command, which must be OK.
 func (c *client) reply() (string, error) {
 	tag := fmt.Sprintf("a%d ", c.tag)
@@ -231,13 +241,12 @@ func (cs *clients) pop3Session(ctx context.Context, number int) error {
 	if _, err := c.hear("+OK"); err != nil {
 		return err
 	}
-	for _, step := range [][2]string{
+	err = c.steps([][2]string{
 		{"USER " + user(number), "+OK"}, {"PASS " + password, "+OK"},
 		{"STAT", fmt.Sprintf("+OK 1 %d", payloadSize)}, {"QUIT", "+OK"},
-	} {
-		if _, err := c.ask(step[1], "%s", step[0]); err != nil {
-			return err
-		}
+	})
+	if err != nil {
+		return err
 	}
 	return c.ended()
 }
@@ -271,12 +280,11 @@ func (cs *clients) submissionSession(ctx context.Context, number int) error {
 		return err
 	}
 	response := base64.StdEncoding.EncodeToString([]byte("\x00" + user(number) + "\x00" + password))
-	for _, step := range [][2]string{
+	err = c.steps([][2]string{
 		{"AUTH PLAIN " + response, "235"}, {"MAIL FROM:<a@example.test>", "250"}, {"RCPT TO:<b@example.test>", "250"}, {"DATA", "354"},
-	} {
-		if _, err := c.ask(step[1], "%s", step[0]); err != nil {
-			return err
-		}
+	})
+	if err != nil {
+		return err
 	}
 	if _, err := c.Write(mail()); err != nil {
 		return err

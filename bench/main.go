@@ -140,6 +140,9 @@ func run(ctx context.Context, args []string) error {
 	if o.rounds < 1 {
 		return fmt.Errorf("-rounds is %d; it must be at least 1", o.rounds)
 	}
+	if o.against != "" && o.proxies != "" && !slices.Contains(strings.Split(o.proxies, ","), other) {
+		o.proxies += "," + other // it was asked for
+	}
 	if _, err := readMemory(os.Getpid()); err != nil {
 		return err
 	}

@@ -11,9 +11,9 @@ package proxy
 // So [giveBack] lets go of it, and of the decrypted bytes in it, through the
 // unexported fields, when all three buffers are empty: in that state the package
 // itself would begin by growing them. It is done between two calls of Read, in the
-// one goroutine that reads. A Go in which those fields have another name or type,
-// or in which one does not keep what was lent to it, gets nothing given back, and
-// costs the memory that it costs; a test then says so.
+// one goroutine that reads. With a Go in which those fields have another name or
+// type nothing is given back, sessions cost the memory that they cost, and a test
+// says so.
 //
 // What was rejected: a record layer of our own, or a copy of the package: nobody
 // should trust it. The kernel's TLS: it is missing on many systems, and knows

@@ -510,7 +510,7 @@ func (s *session) splice(l *link) *Ending {
 	}
 	r := newRelay(s.wire, l.wire, s.settings.Times.Idle[front.Name], &s.engine.wheel)
 	r.watch, r.goodbye, r.over, r.mistake = watch, front.Goodbye, s.part, s.mistaken
-	r.lodge(&s.engine.parking)
+	r.lodge(s.engine.parking.port)
 	s.relay, s.conn, s.hurry = r, nil, nil
 	s.settings, s.listener, s.brand, s.tls, s.talk, s.link, s.early = nil, nil, nil, nil, nil, nil, nil
 	s.facts, s.offer, s.noOffer, s.hold = policy.Facts{}, Offer{}, nil, nil

@@ -66,19 +66,19 @@ const (
 func (p *parking) port(conn net.Conn, r *relay) port {
 	tcp, ok := conn.(*net.TCPConn)
 	if !ok {
-		return newPump(conn, r.poke)
+		return newPump(conn, r)
 	}
 	fd, err := duplicate(tcp)
 	if err != nil || fd >= maxSockets || p.begin() != nil {
 		if err == nil {
 			unix.Close(fd)
 		}
-		return newPump(conn, r.poke) // which costs memory, and is better than no session
+		return newPump(conn, r) // which costs memory, and is better than no session
 	}
 	s := &parked{fd: fd, relay: r, parking: p}
 	if s.enter() != nil {
 		unix.Close(fd)
-		return newPump(conn, r.poke)
+		return newPump(conn, r)
 	}
 	tcp.Close()
 	return s
@@ -352,7 +352,7 @@ type parked struct {
 // keeps are lent to sockets that owe something.
 var keeps = sync.Pool{New: func() any { return new([]byte) }}
 
-// enter enters the socket in the set. Its relay does not heed it yet.
+// enter enters the socket in the set.
 func (s *parked) enter() error {
 	s.parking.note(s.fd, s)
 	err := unix.EpollCtl(s.parking.set, unix.EPOLL_CTL_ADD, s.fd, &unix.EpollEvent{Events: awaited, Fd: int32(s.fd)})
@@ -361,8 +361,6 @@ func (s *parked) enter() error {
 	}
 	return err
 }
-
-func (s *parked) begin() {}
 
 func (s *parked) heed() bool {
 	news := s.news.Swap(0)

@@ -38,7 +38,7 @@ func (b *busy) session(t *testing.T) (client, backend *net.TCPConn) {
 	r.mistake = func(p any) *Ending { panic(p) }
 	b.over.Add(1)
 	r.over = func(*Ending) { b.over.Done() }
-	r.lodge(b.parking)
+	r.lodge(b.parking.port)
 	r.start()
 	return client, backend
 }

@@ -10,8 +10,8 @@ import (
 )
 
 // port is a connection below a relay's [Wire], and below TLS where there is any.
-// It is used by one goroutine at a time, and wakes its relay whenever an answer
-// may have changed. Deadlines it has none: the relay has its own.
+// It is used by one goroutine at a time, and wakes its relay whenever an answer may
+// have changed, until Close; a relay that has not started sleeps on. Deadlines it has none: the relay has its own.
 //
 // Read answers errAgain where nothing has come yet. crypto/tls passes that on and
 // can be asked again, since it is a net.Error that calls itself temporary.
@@ -45,9 +45,6 @@ type port interface {
 	// known without reading: while nothing is read, for what was said before would
 	// find no room.
 	reset() error
-
-	// begin lets the port wake its relay, from now on until Close.
-	begin()
 }
 
 // errAgain says that nothing has come yet.

@@ -14,14 +14,14 @@ import (
 // systems without epoll, and of connections that are no sockets.
 type pump struct {
 	net.Conn
-	poke func() // wakes the relay
+	relay *relay
 
 	mu     sync.Mutex // guards the following
 	more   sync.Cond  // in was used up, or closed set
 	buffer *[relayBuffer]byte
 	in     []byte // of buffer: what has come
 	inErr  error
-	out    []byte // what is owed; out[0] is being sent while sending
+	out    []byte // what is owed
 	outErr error
 	taken  bool // the peer has taken something
 	told   bool // the relay knows outErr
@@ -34,9 +34,11 @@ type pump struct {
 // pumpChunk is what a peer must take for it to count: a slow one in half a minute.
 const pumpChunk = 4 << 10
 
-func newPump(conn net.Conn, poke func()) *pump {
-	p := &pump{Conn: conn, poke: poke}
+// newPump begins to listen at once.
+func newPump(conn net.Conn, r *relay) port {
+	p := &pump{Conn: conn, relay: r}
 	p.more.L = &p.mu
+	go p.listen()
 	return p
 }
 
@@ -45,8 +47,6 @@ func (p *pump) heed() bool {
 	defer p.mu.Unlock()
 	return len(p.in) > 0 || p.inErr != nil
 }
-
-func (p *pump) begin() { go p.listen() }
 
 // reset is known to nobody who does not read.
 func (p *pump) reset() error { return nil }
@@ -62,7 +62,7 @@ func (p *pump) listen() {
 			p.drop()
 		}
 		p.mu.Unlock()
-		p.poke()
+		p.relay.poke()
 		if err != nil {
 			return
 		}
@@ -156,7 +156,7 @@ func (p *pump) send() {
 	}
 	p.sender = true
 	go func() {
-		defer p.poke()
+		defer p.relay.poke()
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		defer func() { p.sender = false }()
@@ -167,7 +167,7 @@ func (p *pump) send() {
 			p.mu.Lock()
 			p.out, p.outErr, p.taken = p.out[n:], err, true
 			p.mu.Unlock()
-			p.poke() // it moves, if slowly
+			p.relay.poke() // it moves, if slowly
 			p.mu.Lock()
 		}
 		p.out = nil

@@ -103,16 +103,13 @@ func newRelay(client, backend *Wire, idle time.Duration, w *wheel) *relay {
 }
 
 // lodge gives it the ports by which it is woken.
-func (r *relay) lodge(p *parking) {
-	at := func(conn net.Conn) port { return p.port(conn, r) }
-	r.near, r.far = r.client.lodge(at), r.backend.lodge(at)
+func (r *relay) lodge(at func(net.Conn, *relay) port) {
+	r.near, r.far = r.client.lodge(at, r), r.backend.lodge(at, r)
 }
 
 // start lets it run. It may be over before start returns.
 func (r *relay) start() {
 	r.wheel.begin(r)
-	r.near.begin()
-	r.far.begin()
 	r.work() // whatever woke it meanwhile
 }
 
@@ -273,7 +270,7 @@ func (r *relay) down(buffer []byte) int {
 // and no error where it stops before the end: each read of TLS is a record, which
 // may be one byte and a dozen key updates, and has to be paid like many bytes.
 func read(w *Wire, buffer []byte, p port) (n, work int, err error) {
-	for n < len(buffer) && work < relayBuffer+len(buffer) && p.owed() <= relayBuffer+controlRoom && err == nil {
+	for n < len(buffer) && work < 2*len(buffer) && p.owed() <= relayBuffer+controlRoom && err == nil {
 		var more int
 		more, err = w.Read(buffer[n:])
 		n += more
@@ -359,7 +356,7 @@ func (r *relay) obey(asks uint32) {
 		return
 	}
 	if asks&toCheck != 0 && r.timeUp() {
-		r.end(&Ending{who: byLimit, Reason: "idle_timeout", Sentence: fmt.Sprintf("nothing moved for %v", r.silence())}, 0)
+		r.end(&Ending{who: byLimit, Reason: "idle_timeout", Sentence: fmt.Sprintf("nothing moved for %v", r.silence().Round(time.Second))}, 0)
 		r.dismiss()
 		return
 	}

@@ -41,7 +41,7 @@ func newJoint(aheadUp, aheadDown string) *joint {
 }
 
 func (j *joint) start() {
-	j.lodge(new(parking))
+	j.lodge(new(parking).port)
 	j.relay.start()
 }
 
@@ -525,36 +525,14 @@ func TestRelayDelivers(t *testing.T) {
 func TestRelayOverSockets(t *testing.T) {
 	parking := new(parking)
 	defer parking.close()
-	for name, lodge := range map[string]func(*relay){
-		"parked": func(r *relay) { r.lodge(parking) },
-		"pumped": func(r *relay) {
-			at := func(conn net.Conn) port { return newPump(conn, r.poke) }
-			r.near, r.far = r.client.lodge(at), r.backend.lodge(at)
-		},
-	} {
-		t.Run(name, func(t *testing.T) { relayOverSockets(t, lodge) })
+	for name, at := range map[string]func(net.Conn, *relay) port{"parked": parking.port, "pumped": newPump} {
+		t.Run(name, func(t *testing.T) { relayOverSockets(t, at) })
 	}
 }
 
-func relayOverSockets(t *testing.T, lodge func(*relay)) {
-	sockets := func() (a, b *net.TCPConn) {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ln.Close()
-		x, err := net.Dial("tcp", ln.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		y, err := ln.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return x.(*net.TCPConn), y.(*net.TCPConn)
-	}
-	clientFar, clientNear := sockets()
-	backendNear, backendFar := sockets()
+func relayOverSockets(t *testing.T, at func(net.Conn, *relay) port) {
+	clientFar, clientNear := tcpEnds(t)
+	backendNear, backendFar := tcpEnds(t)
 	up, down := NewWire(clientNear), NewWire(backendNear)
 	server := tls.Server(up.raw(), &tls.Config{Certificates: []tls.Certificate{*authority().leaf}})
 	client := tls.Client(clientFar, &tls.Config{InsecureSkipVerify: true})
@@ -566,7 +544,7 @@ func relayOverSockets(t *testing.T, lodge func(*relay)) {
 	r := newRelay(up, down, time.Minute, new(wheel))
 	ended := make(chan *Ending)
 	r.over = func(e *Ending) { ended <- e }
-	lodge(r)
+	r.lodge(at)
 	r.start()
 	const size = 3 << 20
 	go func() {

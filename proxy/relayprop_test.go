@@ -31,10 +31,9 @@ func beginRelay(client, backend *Wire, idle time.Duration, p *parking) (ended <-
 	r.over = func(e *Ending) { over <- e }
 	r.mistake = func(p any) *Ending { panic(p) }
 	if p != nil {
-		r.lodge(p)
+		r.lodge(p.port)
 	} else {
-		at := func(conn net.Conn) port { return newPump(conn, r.poke) }
-		r.near, r.far = r.client.lodge(at), r.backend.lodge(at)
+		r.lodge(newPump)
 	}
 	r.start()
 	return over, func() {

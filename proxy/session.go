@@ -142,7 +142,7 @@ func (s *session) run() {
 // handedOver is what becomes of a session whose goroutine has nothing more to do.
 var handedOver = &Ending{Reason: "relayed"}
 
-// part is the end of a session that was handedOver.
+// part is the end of a session that was relayed.
 func (s *session) part(end *Ending) {
 	s.record(end)
 	s.depart()
@@ -484,7 +484,7 @@ const deepStack = 12 << 10
 
 // stretch has the goroutine's stack grow at once, while there is little on it. By
 // itself it grows by doubling, deep inside the cryptography, and to move the frames
-// of that was 4 % of a login's CPU.
+// of that was 5 % of a login's CPU.
 //
 //go:noinline
 func stretch() {

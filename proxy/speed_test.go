@@ -29,7 +29,7 @@ func relayEnds(b *testing.B) (client *tls.Conn, backend *net.TCPConn) {
 	r := newRelay(up, NewWire(back), time.Minute, new(wheel))
 	r.mistake = func(p any) *Ending { panic(p) }
 	r.over = func(*Ending) { close(over) }
-	r.lodge(parking)
+	r.lodge(parking.port)
 	r.start()
 	b.Cleanup(func() {
 		far.Close()
@@ -60,40 +60,28 @@ func BenchmarkRelayNoop(b *testing.B) {
 // BenchmarkRelayDown is what a client fetches, by the megabyte.
 func BenchmarkRelayDown(b *testing.B) {
 	client, backend := relayEnds(b)
-	p := make([]byte, 1<<20)
-	go func() {
-		for {
-			if _, err := backend.Write(p); err != nil {
-				return
-			}
-		}
-	}()
-	q := make([]byte, len(p))
-	b.SetBytes(int64(len(p)))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := io.ReadFull(client, q); err != nil {
-			b.Fatal(err)
-		}
-	}
+	benchmarkFlow(b, backend, client)
 }
 
 // BenchmarkRelayUp is what a client appends, by the megabyte.
 func BenchmarkRelayUp(b *testing.B) {
 	client, backend := relayEnds(b)
-	p := make([]byte, 1<<20)
+	benchmarkFlow(b, client, backend)
+}
+
+func benchmarkFlow(b *testing.B, from io.Writer, to io.Reader) {
+	said, heard := make([]byte, 1<<20), make([]byte, 1<<20)
 	go func() {
 		for {
-			if _, err := client.Write(p); err != nil {
+			if _, err := from.Write(said); err != nil {
 				return
 			}
 		}
 	}()
-	q := make([]byte, len(p))
-	b.SetBytes(int64(len(p)))
+	b.SetBytes(int64(len(said)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := io.ReadFull(backend, q); err != nil {
+		if _, err := io.ReadFull(to, heard); err != nil {
 			b.Fatal(err)
 		}
 	}

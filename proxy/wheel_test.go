@@ -16,7 +16,6 @@ type mute struct{ port }
 func (mute) heed() bool            { return false }
 func (mute) owed() int             { return 0 }
 func (mute) settle() (bool, error) { return false, nil }
-func (mute) begin()                {}
 func (mute) reset() error          { return nil }
 func (mute) Close() error          { return nil }
 

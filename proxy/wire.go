@@ -246,14 +246,14 @@ func (w *Wire) beginRelay() {
 }
 
 // lodge puts a port in the place of the connection, below TLS where there is any.
-func (w *Wire) lodge(at func(net.Conn) port) port {
+func (w *Wire) lodge(at func(net.Conn, *relay) port, r *relay) port {
 	if c, ok := w.conn.(*tls.Conn); ok {
 		below := c.NetConn().(*replay)
-		p := at(below.Conn)
+		p := at(below.Conn, r)
 		below.Conn = p
 		return p
 	}
-	p := at(w.conn)
+	p := at(w.conn, r)
 	w.conn = p
 	return p
 }
