@@ -36,6 +36,7 @@ func (c *Config) Check(at time.Time) Problems {
 	}
 	k.limits()
 	k.events()
+	k.outreach()
 	k.policy()
 	k.state()
 	k.acme()

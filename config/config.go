@@ -68,6 +68,7 @@ type Config struct {
 	Limits       Limits                `yaml:"limits" doc:"What clients may use up. Sizes are written with B, KiB, MiB or GiB, durations with s, m, h or d."`
 	Drain        Drain                 `yaml:"drain" doc:"How the proxy ends on SIGTERM."`
 	Events       Events                `yaml:"events" doc:"The event log: one line per session, with account and address, for reports and for explaining refusals."`
+	Outreach     *Outreach             `yaml:"outreach" doc:"What is known of each account over time, and the mails that tell customers what to change."`
 	Log          Log                   `yaml:"log" doc:"The operators' log, on standard error."`
 
 	source *Source
@@ -92,6 +93,8 @@ type Brand struct {
 
 	StrictCodes bool                        `yaml:"strict_codes" default:"false" doc:"Refusals bear the codes that the RFCs have for them, like [PRIVACYREQUIRED], where the default prefers those that programs show people."`
 	Texts       map[TextFor]map[TextAt]Text `yaml:"texts" off:"{ plaintext: { warn: 'Nur noch mit SSL/TLS[ ab {date}]: {host}, Port {port}.[ {help}]' } }" doc:"Sentences of your own, in the language of the brand and in ASCII, by finding and action; the others are those of the program. {host}, {port}, {help}, {date}, {until}, {word} and {others} are replaced; what stands in square brackets is left out where a placeholder in it has no value."`
+
+	Notices *BrandNotices `yaml:"notices" doc:"What mails to customers of this brand say of their sender. Needed where outreach.notices is."`
 
 	Ports    map[Protocol]Port     `yaml:"ports" off:"{ imap: 993, pop3: 995, submission: 465 }" doc:"Ports of implicit TLS that refusals name. Default: 993, 995 and 465."`
 	Backends map[Protocol]*Backend `yaml:"backends" off:"{ imap: { addresses: ['10.0.1.5:143'], tls: off } }" doc:"Backends of this brand alone, in the form of the backends below; a protocol that is left out here is taken from there."`
@@ -266,12 +269,24 @@ func (c *Config) complete(dir string) {
 			l.WrongPort = WrongPortServe
 		}
 	}
-	paths := []*string{&c.Events.File, &c.State, &c.Certificates.Folder, &c.Policy, &c.Hold}
+	var outreach []*string
+	if o := c.Outreach; o != nil {
+		if !o.PostgreSQL() {
+			outreach = append(outreach, &o.Ledger)
+		}
+		if n := o.Notices; n != nil {
+			outreach = append(outreach, &n.CA, &n.PasswordFile)
+		}
+	}
+	paths := append(outreach, &c.Events.File, &c.State, &c.Certificates.Folder, &c.Policy, &c.Hold)
 	for i := range c.Certificates.Files {
 		paths = append(paths, &c.Certificates.Files[i].Cert, &c.Certificates.Files[i].Key)
 	}
 	for i := range c.Brands {
 		paths = append(paths, &c.Brands[i].LegacyFile, &c.Brands[i].Aliases)
+		if n := c.Brands[i].Notices; n != nil {
+			paths = append(paths, &n.Templates)
+		}
 	}
 	if acme := c.Certificates.ACME; acme != nil {
 		paths = append(paths, &acme.CA)
@@ -290,6 +305,7 @@ func (c *Config) complete(dir string) {
 			*p = filepath.Join(dir, *p)
 		}
 	}
+	c.completeOutreach()
 	if c.Hold == "" && c.State != "" {
 		c.Hold = filepath.Join(c.State, "hold.json")
 	}

@@ -133,7 +133,7 @@ func (p *Policy) CheckNames(c *Config) Problems {
 // zoneOf finds a time zone. That of the machine is none: a file means the same everywhere.
 func zoneOf(name string) (*time.Location, error) {
 	zone, err := time.LoadLocation(name)
-	if err != nil || name == "Local" {
+	if err != nil || name == "Local" || name == "" {
 		return nil, wrong{quote(name) + " is not a time zone", "write a name of the IANA database, like Europe/Berlin or UTC"}
 	}
 	return zone, nil

@@ -179,10 +179,10 @@ func (c *compiler) stage(key string, stages []FileStage, j int, asksMechanism bo
 func (c *compiler) brownout(key string, f *FileStage, from time.Time, later []FileStage) *Brownout {
 	b := &Brownout{Do: f.Brownout.Do, At: time.Duration(f.Brownout.At), For: f.Brownout.For, Zone: c.zone}
 	for i, d := range f.Brownout.Days {
-		if b.Days[d.day()] {
+		if b.Days[d.Day()] {
 			c.fail(at(key+".days", i, ""), string(d)+" stands twice in the list", "leave one of them")
 		}
-		b.Days[d.day()] = true
+		b.Days[d.Day()] = true
 	}
 	if b.Do <= f.Do {
 		c.fail(key+".do", fmt.Sprintf("%v is no severer than %v of the stage itself", b.Do, f.Do), "leave the brownout out, or make it severer")

@@ -267,8 +267,8 @@ type Weekday string
 // Values lists the days.
 func (Weekday) Values() []string { return []string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"} }
 
-// day is the weekday as package time has it.
-func (w Weekday) day() time.Weekday {
+// Day is the weekday as package time has it.
+func (w Weekday) Day() time.Weekday {
 	return time.Weekday((slices.Index(w.Values(), string(w)) + 1) % 7)
 }
 
