@@ -45,6 +45,18 @@ func (c *Config) Check(at time.Time) Problems {
 	return append(k.problems.sorted(), k.elsewhere...)
 }
 
+// CheckOutreach is [Config.Check] for what the ledger and notices need: the policy, and what
+// is said of outreach. Keys, listeners and backends are not looked at.
+func (c *Config) CheckOutreach() Problems {
+	k := &checker{Config: c, at: c.source}
+	if k.at == nil {
+		k.at = &Source{}
+	}
+	k.outreach()
+	k.policy()
+	return append(k.problems.sorted(), k.elsewhere...)
+}
+
 // checker is the state of one Check. Each of its methods looks at one part of the file.
 type checker struct {
 	*Config
