@@ -21,7 +21,7 @@ func sample() *Session {
 		Entry: "implicit", WrongPort: true, TLS: "1.3", Cipher: "TLS_AES_128_GCM_SHA256", CipherClass: "modern", Resumed: true,
 		ALPN: "imap", Alert: "unknown_ca", SNI: "imap.demo.example", Host: "canonical", Brand: "demo", Client: "Thunderbird 153.7",
 		ClientID: map[string]string{"version": "153.7", "name": "Thunderbird"}, Hello: "[192.0.2.7]",
-		Mechanism: "PLAIN", UserForm: "address", Account: "anna@demo.example", Domain: "demo.example", Verified: true, Exposed: true,
+		Mechanism: "PLAIN", UserForm: "address", Account: "anna@demo.example", Domain: "demo.example", Ledger: "clean", Verified: true, Exposed: true,
 		Attempts: 2, Refused: "policy", Action: "deny", By: []string{"canonical-host"}, Policy: "enforced@0123456789ab",
 		Decided: time.Date(2026, 11, 21, 16, 45, 1, 0, time.UTC), Rule: "canonical-host", Stage: time.Date(2026, 10, 31, 23, 0, 0, 0, time.UTC),
 		Bucket: new(int), Exception: "ex-017", Told: true,

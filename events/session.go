@@ -61,6 +61,7 @@ type Session struct {
 	UserForm  string `json:"user_form,omitempty" doc:"bare or address: the form of the name as it was typed"`
 	Account   string `json:"account,omitempty" doc:"user name, once the backend has confirmed the login"`
 	Domain    string `json:"domain,omitempty" doc:"domain of that account"`
+	Ledger    string `json:"ledger,omitempty" doc:"what was known of the account over time when policy was asked: clean, open, fixed or exempt"`
 	Verified  bool   `json:"verified,omitempty" doc:"the backend confirmed the login"`
 	Exposed   bool   `json:"exposed,omitempty" doc:"a password crossed the network in clear"`
 	Attempts  int    `json:"attempts,omitempty" doc:"logins tried"`

@@ -356,3 +356,87 @@ func TestProbed(t *testing.T) {
 		E: action=pass
 	`)
 }
+
+// known gives a rig a ledger.
+func known(ledger map[string]string) func(*proxytest.Rig) {
+	return func(r *proxytest.Rig) { r.Settings.Ledger = func(account string) string { return ledger[account] } }
+}
+
+// TestRatchet: an account that has been clean for long does not fall back, others
+// are warned yet; and the event says what the ledger knew.
+func TestRatchet(t *testing.T) {
+	ratchet := all(proxytest.Under([]policy.Requirement{proxytest.Encrypted(policy.Stage{Do: policy.Warn, Ratchet: &policy.Ratchet{Clean: 60 * 24 * time.Hour, Do: policy.Deny}})}),
+		known(map[string]string{"anna": policy.Clean, "bert": policy.Open, "bert@test.example": policy.Clean}))
+	const denied = `
+		S: * OK [ALERT] Passwort ist NICHT falsch. {...}
+		S: {...} NO [UNAVAILABLE] Passwort ist NICHT falsch. {...}
+	`
+	warned := func(user string) string {
+		return `
+		C: a LOGIN ` + user + ` Kanarienvogel7
+	` + ready + `
+		B: a LOGIN "` + user + `" "Kanarienvogel7"
+		B< a OK in
+		S: * OK [ALERT] Verschluesselung fehlt: {...}
+		S: a OK in
+		C! close
+		`
+	}
+	clear := setup{listener: "starttls", change: ratchet}
+	clear.play(t, inClear+`
+		C: a LOGIN Anna Kanarienvogel7
+	`+denied+`
+		C! close
+		E: action=deny by=[encrypted] ledger=clean verified= account= backend= refused=policy
+	`, inClear+warned("bert")+`
+		E: action=warn by=[encrypted] ledger=open verified=true account=bert
+	`, inClear+warned("carla")+`
+		E: action=warn ledger= verified=true account=carla
+	`, inClear+`
+		# Who logs in for another meets what is severer for either.
+		C: a AUTHENTICATE PLAIN {b64:bert\x00anna\x00Kanarienvogel7}
+	`+denied+`
+		C! close
+		E: action=deny ledger=open
+	`, inClear+`
+		# And what is clean of the mailbox is not of who opens it.
+		C: a AUTHENTICATE PLAIN {b64:bert\x00bert@test.example\x00Kanarienvogel7}
+	`+denied+`
+		# What was known of one is forgotten with the next.
+		C: b AUTHENTICATE PLAIN {b64:doris\x00doris\x00Kanarienvogel7}
+	`+ready+`
+		B: b AUTHENTICATE PLAIN {b64:doris\x00doris\x00Kanarienvogel7}
+		B< b NO wrong
+		S: b NO [AUTHENTICATIONFAILED] {...}
+		C! close
+		E: action=warn ledger= verified= account=
+	`, inClear+`
+		C: a LOGIN anna Kanarienvogel7
+	`+denied+`
+		C: b STARTTLS
+		S: b OK Begin TLS negotiation now.
+		C! tls imap.test.example
+		C! close
+		E: action=pass ledger= verified= attempts=1
+	`)
+	// Where the refusal waits for the backend's word, the ledger's is kept with the account.
+	named := all(proxytest.Under([]policy.Requirement{{ID: "whole", Finding: policy.FindingUserForm,
+		Require: policy.Matcher{{Fact: policy.UserForm, Values: []string{"address"}}},
+		Stages:  []policy.Stage{{Do: policy.Observe, Ratchet: &policy.Ratchet{Clean: 60 * 24 * time.Hour, Do: policy.Deny}}}}}),
+		known(map[string]string{"anna": policy.Clean}))
+	setup{change: named}.play(t, inTLS+`
+		C: a LOGIN anna Kanarienvogel7
+	`+ready+`
+		B: a LOGIN "anna" "Kanarienvogel7"
+		B< a OK in
+		S: a NO [UNAVAILABLE] Passwort ist NICHT falsch. Der Benutzername {...}
+		C: b LOGIN bert wrong
+		B! next
+	`+ready+`
+		B: b LOGIN "bert" "wrong"
+		B< b NO wrong
+		S: b NO [AUTHENTICATIONFAILED] {...}
+		C! close
+		E: action=deny ledger=clean verified=true account=anna
+	`)
+}

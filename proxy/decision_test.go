@@ -63,7 +63,8 @@ func observedBy(t testing.TB, exceptions int) *policy.Policy {
 // the name of the domain for the event.
 func TestDecisionAllocates(t *testing.T) {
 	s, r := deciding(t, observedBy(t, 10_000))
-	if v := decision(s, r); !s.event.Verified || v.Action < policy.Observe || s.event.Account != "anna@example.org" {
+	s.settings.Ledger = func(string) string { return policy.Open }
+	if v := decision(s, r); !s.event.Verified || v.Action < policy.Observe || s.event.Account != "anna@example.org" || s.event.Ledger != policy.Open {
 		t.Fatalf("%v, %+v", v.Action, s.event)
 	}
 	if n := testing.AllocsPerRun(100, func() { decision(s, r) }); n > 4 {

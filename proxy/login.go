@@ -68,22 +68,25 @@ func (s *session) decide() policy.Verdict {
 		return v
 	}
 	f := s.facts
-	set := func(fact policy.Fact, value string) { f.Set(fact, value) }
-	whose(set, s.deputy)
+	s.whose(&f, s.deputy)
 	if own := s.settings.Policy.DecideUnder(s.hold, &f, s.decided); own.Action > v.Action {
 		return own
 	}
 	return v
 }
 
-// whose makes an account and its domain known.
-func whose(learn func(policy.Fact, string), account string) {
-	domain := ""
+// whose makes an account known, with its domain and what the ledger has of it.
+func (s *session) whose(f *policy.Facts, account string) {
+	domain, ledger := "", ""
 	if i := strings.LastIndexByte(account, '@'); i >= 0 {
 		domain = account[i+1:]
 	}
-	learn(policy.Account, account)
-	learn(policy.Domain, domain)
+	if s.settings.Ledger != nil && account != "" {
+		ledger = s.settings.Ledger(account)
+	}
+	f.Set(policy.Account, account)
+	f.Set(policy.Domain, domain)
+	f.Set(policy.Ledger, ledger)
 }
 
 // canonical is the account that a name means, and how a backend is told of it.
@@ -100,7 +103,7 @@ func (s *session) canonical(typed string) (account, send string) {
 // disown forgets whose login was tried.
 func (s *session) disown() {
 	s.deputy = ""
-	s.facts.Forget(policy.Account, policy.Domain, policy.UserForm, policy.Verified)
+	s.facts.Forget(policy.Account, policy.Domain, policy.UserForm, policy.Ledger, policy.Verified)
 }
 
 // judge decides, and puts the verdict into the event with what it takes to go over
@@ -383,6 +386,7 @@ func (s *session) verified() policy.Verdict {
 	e := &s.event
 	e.Verified, e.Mechanism = true, s.facts.Get(policy.Mech)
 	e.Account, e.Domain, e.UserForm = s.facts.Get(policy.Account), s.facts.Get(policy.Domain), s.facts.Get(policy.UserForm)
+	e.Ledger = s.facts.Get(policy.Ledger)
 	return s.judge()
 }
 
@@ -398,7 +402,7 @@ func (s *session) identify(req *Request) {
 	}
 	req.rename(typed, send)
 	s.learn(policy.Mech, req.Mech)
-	whose(s.learn, account)
+	s.whose(&s.facts, account)
 	form := "bare"
 	if strings.Contains(typed, "@") {
 		form = "address"

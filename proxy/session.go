@@ -457,7 +457,9 @@ func (s *session) known() {
 		e.SNI = sni
 	}
 	if !e.Verified {
-		e.Mechanism, e.UserForm = s.facts.Get(policy.Mech), s.facts.Get(policy.UserForm)
+		// What the ledger has of an account that nobody confirmed tells less than the
+		// refusal itself, which it explains.
+		e.Mechanism, e.UserForm, e.Ledger = s.facts.Get(policy.Mech), s.facts.Get(policy.UserForm), s.facts.Get(policy.Ledger)
 		s.judge()
 	}
 }

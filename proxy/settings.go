@@ -30,6 +30,11 @@ type Settings struct {
 	// date. Nil: time.Now.
 	Now func() time.Time
 
+	// Ledger says what is known of an account over time: policy.Clean, Open, Fixed or
+	// Exempt, or "" where nothing is. Every login asks, many at once, between two of
+	// its lines: it looks up and waits for nothing. Nil: nothing is known of anybody.
+	Ledger func(account string) string
+
 	Connections int // in total; 0: no bound
 	PerAddress  int // per IPv4 address or IPv6 /64; 0: no bound
 

@@ -48,6 +48,7 @@ func factsOf(e *events.Session) *policy.Facts {
 	set(policy.Account, e.Account)
 	set(policy.Domain, e.Domain)
 	set(policy.Client, e.Client)
+	set(policy.Ledger, e.Ledger)
 	if e.Verified {
 		f.Set(policy.Verified, policy.Yes)
 	}
