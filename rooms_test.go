@@ -21,6 +21,7 @@ var rooms = map[string][]string{
 	"events":    {},                  // a record and its file
 	"certs":     {},                  // asked in every handshake, knows no session
 	"web":       {},                  // pages and challenges out of plain values
+	"fixes":     {"policy"},          // words for its findings; otherwise plain values in, texts out
 	"demo":      {},                  // a mail provider that knows nothing of the proxy before it
 	"interop":   {},                  // real servers and clients; its tests run the built program
 	"bench":     {"interop"},         // starts servers as the tests do; all else it measures from outside
