@@ -52,9 +52,6 @@ func (c *compiler) strangeStages(i int) {
 		if s.Lower && !falls {
 			c.warn(key+".lower", "the stage is not milder than the one before it", "leave it out")
 		}
-		if s.Guard != nil {
-			c.warn(key+".guard", "there is no ledger yet, so the guard holds nothing back", "look at the numbers yourself before the date")
-		}
 	}
 }
 

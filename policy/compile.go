@@ -162,6 +162,15 @@ func (c *compiler) stage(key string, stages []FileStage, j int, asksMechanism bo
 	if f.Share != nil && s.severest() == Refuse {
 		c.fail(key+".share", "refuse comes before the account is known, so it has no share", "write deny, or leave the share out")
 	}
+	if g := f.Guard; g != nil {
+		s.Guard = &Guard{Open: g.Open, Do: g.Do}
+		if severest := s.severest(); g.Do >= severest {
+			c.fail(key+".guard.do", fmt.Sprintf("%v is no milder than %v, the most that the stage does", g.Do, severest), "leave the guard out, or make it milder")
+		}
+		if g.Open == Everybody {
+			c.fail(key+".guard.open", "there are never more than 100%", "leave the guard out, or give a smaller share")
+		}
+	}
 	if f.Probe != nil {
 		s.Probe = *f.Probe
 		switch {

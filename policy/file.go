@@ -48,7 +48,7 @@ type FileStage struct {
 	Ratchet  *FileRatchet  `yaml:"ratchet" doc:"What accounts meet that have been clean for long: they shall not fall back."`
 	Probe    *Share        `yaml:"probe" doc:"Part of the client networks, like 2%, to which a mechanism is not offered, so that programs that choose by themselves show it. Whoever asks for it all the same is served."`
 	Lower    bool          `yaml:"lower" doc:"The stage may be milder than the one before it."`
-	Guard    *FileGuard    `yaml:"guard" doc:"A condition on the numbers of the ledger."`
+	Guard    *FileGuard    `yaml:"guard" doc:"What keeps the stage back if, when it begins, too many would feel it."`
 }
 
 // FileBrownout is a [Brownout] in the file.
@@ -65,11 +65,12 @@ type FileRatchet struct {
 	Do    Action        `yaml:"do" required:"true" example:"deny" doc:"What a violation meets then."`
 }
 
-// FileGuard keeps a stage back while too many would feel it. It waits for the
-// ledger: until then it is only read.
+// FileGuard is a [Guard] in the file. When the stage begins and more than Open of
+// the accounts seen still have an open finding of this requirement, the program
+// puts a hold with Do.
 type FileGuard struct {
-	Open Share  `yaml:"open" required:"true" example:"2%" doc:"Most of the accounts seen that may still have an open finding."`
-	Do   Action `yaml:"do" required:"true" example:"notify" doc:"What a violation meets in place of the stage while there are more."`
+	Open Share  `yaml:"open" required:"true" example:"2%" doc:"Most of the accounts seen that may still have an open finding of this requirement. If there are more when the stage begins, the program puts a hold with do."`
+	Do   Action `yaml:"do" required:"true" example:"notify" doc:"The most that the hold leaves of this and all other requirements, until somebody lifts it or it ends. It is milder than the stage."`
 }
 
 // FileException is an [Exception] in the file.

@@ -102,6 +102,7 @@ type Stage struct {
 	Brownout *Brownout // nil: none
 	Ratchet  *Ratchet  // nil: none
 	Probe    Share     // of client networks from which a mechanism is hidden; 0: none
+	Guard    *Guard    // nil: none
 }
 
 // Brownout is a trial outage that returns, by the clock on the wall.
@@ -118,6 +119,14 @@ type Brownout struct {
 type Ratchet struct {
 	Clean time.Duration
 	Do    Action
+}
+
+// Guard is what a stage may cost at most. How many still have an open finding no
+// session knows, so nothing here reads it: whoever watches the ledger's numbers
+// compares them when the stage begins, and puts a hold.
+type Guard struct {
+	Open Share  // of the accounts seen, that may still have an open finding of the requirement
+	Do   Action // the cap of the hold where there are more
 }
 
 // Requirement is one thing that the policy demands.
@@ -237,6 +246,9 @@ func (r *rule) prepare() error {
 		if s.Share < 0 || s.Share > Everybody || s.Probe < 0 || s.Probe > Everybody {
 			return fmt.Errorf("requirement %s: stage %d: a share lies between 0%% and 100%%", r.ID, i+1)
 		}
+		if g := s.Guard; g != nil && (g.Open < 0 || g.Open >= Everybody || g.Do >= s.severest()) {
+			return fmt.Errorf("requirement %s: stage %d: the guard can hold nothing back", r.ID, i+1)
+		}
 		if s.Share > 0 && s.severest() == Refuse {
 			return fmt.Errorf("requirement %s: stage %d: refuse comes before the account is known, so it has no share", r.ID, i+1)
 		}
@@ -276,6 +288,9 @@ func (p *Policy) digest() string {
 			}
 			if c := s.Ratchet; c != nil {
 				fmt.Fprintf(h, " ratchet %v %v", c.Clean, c.Do)
+			}
+			if g := s.Guard; g != nil {
+				fmt.Fprintf(h, " guard %d %v", g.Open, g.Do)
 			}
 			fmt.Fprintln(h)
 		}

@@ -100,9 +100,44 @@ func TestNewRefuses(t *testing.T) {
 		"no stages":     {{ID: "a"}},
 		"stages astray": {{ID: "a", Stages: []Stage{{From: noon, Do: Warn}, {From: noon, Do: Deny}}}},
 		"too many":      make([]Requirement, maxRequirements+1),
+		"idle guard":    {{ID: "a", Stages: []Stage{{Do: Notify, Guard: &Guard{Open: 2000, Do: Notify}}}}},
+		"guard of all":  {{ID: "a", Stages: []Stage{{Do: Deny, Guard: &Guard{Open: Everybody, Do: Notify}}}}},
 	} {
 		if _, err := New("bad", rs); err == nil {
 			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// TestGuardDecidesNothing: it is a part of what the file says, and so of the policy's
+// hash, and it is there for who watches the numbers; but no session meets it.
+func TestGuardDecidesNothing(t *testing.T) {
+	guarded := func(g *FileGuard) *Policy {
+		t.Helper()
+		f := &File{Requirements: []FileRequirement{{ID: "encrypted", Finding: Plaintext, Require: FileMatch{"tls": {In: Words{">=1.2"}}},
+			Stages: []FileStage{{Do: Deny, Guard: g}}}}}
+		p, problems := f.Compile("guarded")
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		return p
+	}
+	free := guarded(nil)
+	names := map[string]bool{free.String(): true}
+	for _, g := range []Guard{{2000, Notify}, {2000, Warn}, {0, Notify}} {
+		p := guarded(&FileGuard{Open: g.Open, Do: g.Do})
+		if got := p.Requirements()[0].Stages[0].Guard; got == nil || *got != g {
+			t.Errorf("%v became %v", g, got)
+		}
+		if names[p.String()] {
+			t.Errorf("%v: another policy has the same hash", g)
+		}
+		names[p.String()] = true
+		for _, ledger := range []string{"", Open, Clean} {
+			f := facts(TLS, None, Ledger, ledger)
+			if got, want := p.Decide(f, noon), free.Decide(f, noon); got.Action != want.Action || got.Action != Deny {
+				t.Errorf("%v: got %v, want %v", g, got.Action, want.Action)
+			}
 		}
 	}
 }
