@@ -32,6 +32,7 @@ var rooms = map[string][]string{
 	"smtpfront": {"proxy", "policy"},
 
 	"proxy/proxytest": {"proxy", "policy", "events"},
+	"outreach/logs":   {"events", "policy"}, // lines become events, with policy's names of facts
 	"cmd/mailreeve":   {"certs", "config", "demo", "events", "imapfront", "policy", "popfront", "proxy", "smtpfront", "web"},
 }
 
