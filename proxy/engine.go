@@ -36,6 +36,12 @@ type Engine struct {
 	Log    *zap.Logger // operators' log; nil: none
 	Events Recorder    // nil: none
 
+	// Watch, where it points to a function, has that called at each answer to a
+	// login, and at the end of a session in which it was not called before, with
+	// the event as known then. It is called as a Recorder is, but waits for
+	// nothing. It may be changed at any time.
+	Watch atomic.Pointer[func(*events.Session)]
+
 	hold      atomic.Pointer[policy.Hold]
 	tally     tally
 	upgraders upgraders
@@ -277,6 +283,13 @@ func (e *Engine) record(ev *events.Session) {
 	if err := e.Events.Record(ev); err != nil {
 		e.log().Error("recording an event failed", zap.String("session", ev.ID),
 			zap.Int64("failures", e.failures.Add(1)), zap.Error(err))
+	}
+}
+
+// tell has who watches hear of an event.
+func (e *Engine) tell(ev *events.Session) {
+	if watch := e.Watch.Load(); watch != nil {
+		(*watch)(ev)
 	}
 }
 

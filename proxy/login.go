@@ -325,6 +325,7 @@ func (s *session) refuse(d Dialogue, req Request, ref Refusal) *Ending {
 	if err := d.Refuse(req, ref); err != nil {
 		return s.bye(d, s.ended(err))
 	}
+	s.show()
 	s.bad++
 	if ref.Verified && s.bad == s.settings.Limits.Logins {
 		return nil // one more: a front may have its words for the command behind the login
@@ -494,6 +495,8 @@ func (s *session) loginRefusal(err error) Refusal {
 func (s *session) splice(l *link) *Ending {
 	s.phase, s.action, s.event.Refused = relaying, "relaying", ""
 	s.known()
+	s.engine.tell(&s.event)
+	s.told = true
 	if early := s.spend(); early != nil {
 		early.drop()
 	}

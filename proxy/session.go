@@ -73,6 +73,7 @@ type session struct {
 
 	early    *link // made before the greeting, for its timestamp, and not yet used
 	prompted bool  // an exchange has passed a challenge to the client
+	told     bool  // who watches has heard of it, or there is nothing left to hear
 
 	mu    sync.Mutex // guards the following, which a shutdown looks at
 	left  bool       // a shutdown has spoken
@@ -464,6 +465,18 @@ func (s *session) known() {
 	}
 }
 
+// show has who watches hear of a login that is refused, as it would stand in the
+// event if the session ended here.
+func (s *session) show() {
+	if s.engine.Watch.Load() == nil {
+		return
+	}
+	kept := s.event // of which what is known now may not be the last word
+	s.known()
+	s.engine.tell(&s.event)
+	s.event, s.told = kept, true
+}
+
 // record writes the event and a line for the operators.
 func (s *session) record(end *Ending) {
 	s.survive(func() *Ending {
@@ -475,6 +488,9 @@ func (s *session) record(end *Ending) {
 		e.End, e.Reason, e.Sentence = string([]byte{end.who, byte(s.phase)}), end.Reason, end.Sentence
 		e.Alert = end.alert
 		s.engine.record(e)
+		if !s.told {
+			s.engine.tell(e)
+		}
 		s.engine.log().Debug("session ended", zap.String("session", s.id), zap.String("end", e.End),
 			zap.String("reason", e.Reason), zap.String("sentence", e.Sentence))
 		return nil

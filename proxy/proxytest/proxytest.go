@@ -20,7 +20,9 @@
 //	C!  close, tls [name], old [name], wait TIME: an end, a TLS handshake, one by TLS 1.0, silence
 //	P!  shutdown, down, up: the proxy is ended, its backend is lost or back
 //	P!  hold ACTION, lift, later TIME: policy is capped, or no longer; its clock goes ahead
-//	E:  fields of the event           #   a comment
+//	P!  watch, look away: somebody hears of logins as they happen, or no longer
+//	E:  fields of the event           W:  fields of what who watches hears; or "nothing" more
+//	#   a comment
 //
 // In "S:" and "B:" the text {...} stands for anything and {id} for a session
 // id. In "C." and "B." the text is a Go string without its quotes. Everywhere
@@ -77,6 +79,7 @@ type Rig struct {
 	t        testing.TB
 	backends chan net.Conn
 	events   chan *events.Session
+	watched  chan []byte  // events as they were when they were heard
 	ahead    atomic.Int64 // of the clock of policy
 
 	mu      sync.Mutex
@@ -95,7 +98,7 @@ var Hosts = map[string]string{"imap": "imap.test.example", "pop3": "pop.test.exa
 func New(t testing.TB, front *proxy.Front, probe string) *Rig {
 	t.Helper()
 	core, logs := observer.New(zap.DebugLevel)
-	r := &Rig{t: t, Client: "192.0.2.7:40000", Server: "198.51.100.1:143", Logs: logs, backends: make(chan net.Conn), events: make(chan *events.Session, 16)}
+	r := &Rig{t: t, Client: "192.0.2.7:40000", Server: "198.51.100.1:143", Logs: logs, backends: make(chan net.Conn), events: make(chan *events.Session, 16), watched: make(chan []byte, 16)}
 	r.Backend = &proxy.Backend{
 		Front: front, Addresses: []string{"backend.test:1"}, Connect: 5 * time.Second, Login: 30 * time.Second,
 		Hostname: "proxy.test.example", TLS: &tls.Config{InsecureSkipVerify: true},
@@ -341,6 +344,8 @@ func (r *Rig) Play(listener, script string) {
 				backend.conn.Close() // as a server does that has heard the end
 			}
 			r.event(l)
+		case "W:":
+			r.heard(l)
 		default:
 			r.t.Fatalf("line %d: %q has no known mark", l.at, l.raw)
 		}
@@ -393,6 +398,17 @@ func (r *Rig) do(l line) {
 		return
 	}
 	switch l.text {
+	case "watch":
+		watch := func(e *events.Session) {
+			encoded, err := events.Encode(e)
+			if err != nil {
+				r.t.Error(err)
+			}
+			r.watched <- encoded
+		}
+		r.Engine.Watch.Store(&watch)
+	case "look away":
+		r.Engine.Watch.Store(nil)
 	case "lift":
 		r.Engine.SetHold(nil)
 	case "shutdown":
@@ -418,8 +434,27 @@ func (r *Rig) next(l line) *end {
 	}
 }
 
-// event compares fields of the next event with "name=value" words; a value is
-// as in JSON without quotes, and "name=" means that the field is left out.
+// heard looks at the next event that who watches hears.
+func (r *Rig) heard(l line) {
+	r.t.Helper()
+	if l.text == "nothing" {
+		synctest.Wait()
+		select {
+		case encoded := <-r.watched:
+			r.t.Fatalf("line %d: who watches hears %s", l.at, encoded)
+		default:
+		}
+		return
+	}
+	select {
+	case encoded := <-r.watched:
+		r.compare(l, encoded)
+	case <-time.After(patience):
+		r.t.Fatalf("line %d: who watches hears nothing", l.at)
+	}
+}
+
+// event looks at the next event.
 func (r *Rig) event(l line) {
 	r.t.Helper()
 	var e *events.Session
@@ -432,6 +467,13 @@ func (r *Rig) event(l line) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.compare(l, encoded)
+}
+
+// compare holds fields of an event against "name=value" words; a value is as in
+// JSON without quotes, and "name=" means that the field is left out.
+func (r *Rig) compare(l line, encoded []byte) {
+	r.t.Helper()
 	fields := map[string]any{}
 	if err := json.Unmarshal(encoded, &fields); err != nil {
 		r.t.Fatal(err)
