@@ -4,6 +4,7 @@ package outreach
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -24,7 +25,7 @@ const (
 	Open   State = "open"   // seen within [FixedAfter] days
 	Silent State = "silent" // not seen since, and nothing shows that it was mended
 	Fixed  State = "fixed"  // not seen since, and the same kind of program logs in as it should
-	Exempt State = "exempt" // an exception is in force
+	Exempt State = "exempt" // an exception is in force that leaves it a way in
 )
 
 // Kind tells the devices of an account apart, as far as that can be done: programs of one
@@ -47,7 +48,7 @@ type Finding struct {
 	First, Last Day    // on which it was seen
 	Days        int    // on how many
 	Sessions    int    // in how many sessions
-	Uses        []*Use // that show it, the last seen first
+	Uses        []*Use // that show it, the last seen first; at least one
 	Since       Day    // of a fixed finding: the last login as it should be
 
 	Do        policy.Action     // what policy does to it now
@@ -55,124 +56,231 @@ type Finding struct {
 	Exception *policy.Exception // that is in force
 }
 
-// Findings lists what is wrong with an account, by requirement, protocol and class.
+// Findings lists what is wrong with an account, by requirement, brand, protocol and class.
+// Days after today, which a rehearsal of an earlier date leaves behind it, are not looked at.
 func Findings(p *policy.Policy, a *Account, now time.Time, zone *time.Location) []Finding {
+	var all []Finding
+	for _, t := range examine(p, a, now, zone).trails {
+		all = append(all, t.Finding)
+	}
+	return all
+}
+
+// trail is a finding with the days that tell its state, of today and of each day before.
+type trail struct {
+	Finding
+	broke []Day // on which it was seen, ascending
+	kept  []Day // on which the same kind of program logged in as it should, ascending
+}
+
+// on is its state on a day, by what was known then; empty before it was first seen.
+// An exception that is in force now counts for all days.
+func (t *trail) on(day Day) State {
+	last, ok := before(t.broke, day)
+	if !ok {
+		return ""
+	}
+	kept, ok := before(t.kept, day)
+	switch {
+	case t.exempt():
+		return Exempt
+	case day-last < FixedAfter:
+		return Open
+	case ok && kept > last:
+		return Fixed
+	}
+	return Silent
+}
+
+// before returns the last of ascending days that is not after a day.
+func before(days []Day, day Day) (last Day, ok bool) {
+	i, found := slices.BinarySearch(days, day)
+	if found {
+		return day, true
+	}
+	if i == 0 {
+		return 0, false
+	}
+	return days[i-1], true
+}
+
+// exempt reports whether the exception leaves a way in.
+func (f *Finding) exempt() bool { return f.Exception != nil && !f.Exception.Cap.Refuses() }
+
+// examined is an account under a policy.
+type examined struct {
+	*Account
+	trails []trail
+	facts  []*policy.Facts // of each use
+	until  Day             // today: what is later is not looked at
+}
+
+func examine(p *policy.Policy, a *Account, now time.Time, zone *time.Location) *examined {
+	x := &examined{Account: a, facts: make([]*policy.Facts, len(a.Uses)), until: DayOf(now, zone)}
 	type key struct {
 		rule *policy.Requirement
 		kind Kind
 	}
-	found := map[key]*Finding{}
-	violates := make([][]policy.Violation, len(a.Uses))
+	type violation struct {
+		use *Use
+		policy.Violation
+	}
+	found := map[key][]violation{}
 	for i := range a.Uses {
 		u := &a.Uses[i]
-		violates[i] = p.Violations(u.Facts(a.Name), now)
-		for _, v := range violates[i] {
+		x.facts[i] = u.Facts(a.Name)
+		for _, v := range p.Violations(x.facts[i], now) {
 			k := key{v.Rule, u.kind()}
-			f := found[k]
-			if f == nil {
-				f = &Finding{Rule: v.Rule, Kind: k.kind, Refuses: v.Refuses, Do: v.Do, Exception: v.Exception}
-				found[k] = f
-			}
-			f.Do = max(f.Do, v.Do)
-			if v.Exception == nil { // one use without an exception is not exempt
-				f.Exception = nil
-			}
-			f.Uses = append(f.Uses, u)
+			found[k] = append(found[k], violation{u, v})
 		}
 	}
-	today := DayOf(now, zone)
-	var all []Finding
-	for k, f := range found {
-		meets := func(u *Use) bool { return u.kind() == k.kind && !slices.Contains(f.Uses, u) }
-		f.count(a, probes(a, f.Uses, meets))
-		if f.Days == 0 {
+	for k, violations := range found {
+		t := trail{Finding: Finding{Rule: k.rule, Kind: k.kind}}
+		kept := func(u *Use, i int) bool { return u.kind() == k.kind && k.rule.Meets(x.facts[i]) }
+		var uses []*Use
+		for i := range violations {
+			uses = append(uses, violations[i].use)
+		}
+		probed := x.probes(uses, kept)
+		broke := map[Day]bool{}
+		for _, v := range violations {
+			seen := false
+			for _, d := range v.use.Days {
+				if d.Day <= x.until && !probed(v.use, d) {
+					broke[d.Day], seen = true, true
+					t.Sessions += d.Sessions
+				}
+			}
+			if seen {
+				t.add(v.use, &v.Violation)
+			}
+		}
+		if len(broke) == 0 {
 			continue
 		}
+		t.broke = slices.Sorted(maps.Keys(broke))
+		t.First, t.Last, t.Days = t.broke[0], t.broke[len(t.broke)-1], len(t.broke)
 		for i := range a.Uses {
-			if u := &a.Uses[i]; meets(u) && u.Last() > f.Last {
-				f.Since = max(f.Since, u.Last())
+			if u := &a.Uses[i]; kept(u, i) {
+				for _, d := range u.Days {
+					if d.Day <= x.until {
+						t.kept = append(t.kept, d.Day)
+					}
+				}
 			}
 		}
-		switch {
-		case f.Exception != nil:
-			f.State = Exempt
-		case today-f.Last < FixedAfter:
-			f.State = Open
-		case f.Since > 0:
-			f.State = Fixed
-		default:
-			f.State = Silent
+		slices.Sort(t.kept)
+		t.kept = slices.Compact(t.kept)
+		if since, ok := before(t.kept, x.until); ok && since > t.Last {
+			t.Since = since
 		}
-		slices.SortStableFunc(f.Uses, func(a, b *Use) int { return cmp.Compare(b.Last(), a.Last()) })
-		all = append(all, *f)
+		t.State = t.on(x.until)
+		slices.SortStableFunc(t.Uses, func(a, b *Use) int { return cmp.Compare(b.Last(), a.Last()) })
+		x.trails = append(x.trails, t)
 	}
-	slices.SortFunc(all, func(a, b Finding) int {
-		return cmp.Or(cmp.Compare(a.Rule.ID, b.Rule.ID), cmp.Compare(a.Kind.Brand, b.Kind.Brand), cmp.Compare(a.Kind.Protocol, b.Kind.Protocol),
-			cmp.Compare(a.Kind.Class, b.Kind.Class), cmp.Compare(boolInt(a.Kind.Collector), boolInt(b.Kind.Collector)))
+	slices.SortFunc(x.trails, func(a, b trail) int {
+		return cmp.Or(cmp.Compare(a.Rule.ID, b.Rule.ID), a.Kind.compare(b.Kind))
 	})
-	return all
+	return x
 }
 
-func boolInt(b bool) int {
-	if b {
-		return 1
+// add takes a use into the finding. One that no exception lowers leaves none for the whole.
+func (f *Finding) add(u *Use, v *policy.Violation) {
+	switch {
+	case len(f.Uses) == 0:
+		f.Do, f.Refuses, f.Exception = v.Do, v.Refuses, v.Exception
+	case v.Exception == nil || f.Exception == nil:
+		f.Exception = nil
+	case v.Exception.Cap > f.Exception.Cap:
+		f.Exception = v.Exception
 	}
-	return 0
+	f.Do = max(f.Do, v.Do)
+	f.Uses = append(f.Uses, u)
 }
 
-// count sums the uses, but for the days on which they were probes.
-func (f *Finding) count(a *Account, probed func(*Use, Day) bool) {
-	days := map[Day]bool{}
-	for _, u := range f.Uses {
-		for _, d := range u.Days {
-			if probed(u, d.Day) {
-				continue
-			}
-			if f.Days == 0 && len(days) == 0 || d.Day < f.First {
-				f.First = d.Day
-			}
-			f.Last = max(f.Last, d.Day)
-			f.Sessions += d.Sessions
-			days[d.Day] = true
+// compare puts kinds in order.
+func (k Kind) compare(o Kind) int {
+	collector := func(k Kind) int {
+		if k.Collector {
+			return 1
 		}
+		return 0
 	}
-	f.Days = len(days)
+	return cmp.Or(cmp.Compare(k.Brand, o.Brand), cmp.Compare(k.Protocol, o.Protocol), cmp.Compare(k.Class, o.Class), collector(k)-collector(o))
 }
 
 const (
 	mostProbed   = 2 // sessions of one shape that a series has on a day
-	leastVariety = 3 // shapes that make a series
+	leastVariety = 3 // settings that make a series
 	probedOften  = 3 // days after which it is a setting all the same
 )
+
+// setting is what somebody sets in a program, and what a program tries that looks for
+// settings by itself. A telephone that changes networks, or is brought up to date,
+// tries nothing.
+type setting struct {
+	port                              int
+	entry, tls, mechanism, form, name string
+}
+
+func (u *Use) setting() setting {
+	return setting{u.Port, u.Entry, u.TLS, u.Mechanism, u.UserForm, u.Host + " " + u.SNI}
+}
 
 // probes tells the days on which a use was one of a series of trials. Apple Mail for
 // the Mac, which manages connection settings by itself as it comes, tries other ports,
 // mechanisms and no encryption after any failure (Apple HT204208). Such a login may
-// succeed, and says nothing about a setting.
-func probes(a *Account, violating []*Use, meets func(*Use) bool) func(*Use, Day) bool {
-	trial := func(u *Use, day Day) bool {
-		if u.Class != fixes.AppleMail && u.Class != fixes.Unknown || u.Collector || u.On(day) > mostProbed {
+// succeed, and says nothing about a setting. A series comes from one place in a
+// day, and finds what is right at last.
+func (x *examined) probes(violating []*Use, kept func(*Use, int) bool) func(*Use, DayCount) bool {
+	never := func(*Use, DayCount) bool { return false }
+	if u := violating[0]; u.Class != fixes.AppleMail && u.Class != fixes.Unknown || u.Collector {
+		return never
+	}
+	kind := violating[0].kind()
+	met := make([]bool, len(x.Uses))
+	of := map[string]map[setting]bool{} // by network
+	for i := range x.Uses {
+		if u := &x.Uses[i]; u.kind() == kind {
+			met[i] = kept(u, i)
+			if of[u.Network] == nil {
+				of[u.Network] = map[setting]bool{}
+			}
+			of[u.Network][u.setting()] = true
+		}
+	}
+	trial := func(u *Use, d DayCount) bool {
+		if d.Sessions > mostProbed || len(of[u.Network]) < leastVariety {
 			return false
 		}
-		shapes, met := 0, false
-		for i := range a.Uses {
-			o := &a.Uses[i]
-			if o.kind() == u.kind() && o.On(day) > 0 {
-				shapes++
-				met = met || meets(o)
+		tried, found := map[setting]bool{}, false
+		for i := range x.Uses {
+			o := &x.Uses[i]
+			if o.kind() != kind || o.Network != u.Network {
+				continue
+			}
+			if _, seen := slices.BinarySearchFunc(o.Days, d.Day, func(c DayCount, day Day) int { return cmp.Compare(c.Day, day) }); seen {
+				tried[o.setting()] = true
+				found = found || met[i]
 			}
 		}
-		return met && shapes >= leastVariety
+		return found && len(tried) >= leastVariety
 	}
-	often := map[*Use]bool{}
+	days := map[setting]map[Day]bool{}
 	for _, u := range violating {
-		n := 0
 		for _, d := range u.Days {
-			if trial(u, d.Day) {
-				n++
+			if d.Day <= x.until && trial(u, d) {
+				if days[u.setting()] == nil {
+					days[u.setting()] = map[Day]bool{}
+				}
+				days[u.setting()][d.Day] = true
 			}
 		}
-		often[u] = n >= probedOften
 	}
-	return func(u *Use, day Day) bool { return !often[u] && trial(u, day) }
+	if len(days) == 0 {
+		return never
+	}
+	return func(u *Use, d DayCount) bool {
+		return len(days[u.setting()]) < probedOften && days[u.setting()][d.Day] && trial(u, d)
+	}
 }
