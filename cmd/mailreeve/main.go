@@ -75,7 +75,8 @@ The exit code is 0 when all is well, 1 after an error, 2 after a wrong command l
   mailreeve check -c mailreeve.yaml --probe   check it, and ask your servers what they offer
   mailreeve run -c mailreeve.yaml             run it
   mailreeve certs list -c mailreeve.yaml      see its certificates, and how long they last
-  mailreeve policy test policy.yaml           see whether a policy does what it shall`,
+  mailreeve policy test policy.yaml           see whether a policy does what it shall
+  mailreeve outreach report                   see who must change what`,
 		Version:       versionOf(),
 		SilenceErrors: true, SilenceUsage: true,
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
@@ -83,7 +84,7 @@ The exit code is 0 when all is well, 1 after an error, 2 after a wrong command l
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &hinted{err: err, hint: fmt.Sprintf("`%s --help` lists the flags", c.CommandPath()), usage: true}
 	})
-	root.AddCommand(newDemo(), newRun(), newCheck(), newCerts(), newPolicy(), newConfig(), newVersion(), eventsTopic())
+	root.AddCommand(newDemo(), newRun(), newCheck(), newCerts(), newPolicy(), newOutreach(), newConfig(), newVersion(), eventsTopic())
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.SetHelpCommand(newHelp())
 	group(root)

@@ -1,0 +1,8 @@
+package main
+
+import "github.com/spf13/cobra"
+
+// outreachCommands are the commands of outreach, in the order of a campaign.
+func outreachCommands() []*cobra.Command {
+	return []*cobra.Command{}
+}
