@@ -89,6 +89,7 @@ type daemonized struct {
 	kept   *kept
 	lists  lists
 	policy *inForce
+	watch  *watching
 	room   room   // that was told last
 	at     string // where the policy's clock begins, in a rehearsal
 
@@ -157,11 +158,21 @@ func (d *daemonized) start(also *screen) error {
 		return err
 	}
 	d.policy.say()
+	socket := ""
+	if c.State != "" {
+		socket = watchSocket(c.State)
+	}
+	if d.watch, err = newWatching(socket, &d.engine.Watch, d.log); err != nil { // customers are served all the same
+		d.log.Warn("logins cannot be watched as they happen", zap.Error(err))
+	}
 	return nil
 }
 
 // close ends what runs in the background, when there are no sessions any more.
 func (d *daemonized) close() {
+	if d.watch != nil {
+		d.watch.end()
+	}
 	if d.kept != nil {
 		d.kept.end()
 	}
