@@ -275,7 +275,7 @@ func (d *dovecot) login(e *entry, protocol, text string) (*events.Session, Verdi
 		}
 	case word != "" || security != "":
 		// Taken for secured without TLS, or by a balancer's word: what the client did, nobody knows.
-	case (d.saysTLS || isDefault(order, keys)) && !here(s.IP):
+	case (d.saysTLS || isDefault(order, keys)) && mayBePlain(s.Port) && !here(s.IP):
 		s.TLS, s.Entry = policy.None, policy.EntryPlain
 	}
 	mechanism(s, values[elementMethod])
@@ -306,7 +306,8 @@ func (d *dovecot) program(text string) {
 	id := map[string]string{}
 	for pair := range strings.SplitSeq(text[:at], ", ") {
 		key, value, ok := strings.Cut(pair, "=")
-		if key = strings.ToLower(key); ok && value != "NIL" && id[key] == "" && len(id) < mostFields && utf8.ValidString(pair) {
+		// With x- a proxy speaks of the connection, and of the client's address.
+		if key = strings.ToLower(key); ok && !strings.HasPrefix(key, "x-") && value != "NIL" && id[key] == "" && len(id) < mostFields && utf8.ValidString(pair) {
 			id[strings.Clone(key)] = strings.Clone(value)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
-	"time"
 
 	"mailreeve/events"
 	"mailreeve/policy"
@@ -145,7 +144,7 @@ func (p *postfix) login(e *entry, service, process, text string) (*events.Sessio
 		s.TLS, s.Cipher, s.CipherClass, s.SNI, s.Entry = "", "", "", "", ""
 	case s.TLS != "":
 		s.Entry = entries[s.Port]
-	case c.begun && !c.silent && !here(ip):
+	case c.begun && !c.silent && mayBePlain(s.Port) && !here(ip):
 		s.TLS, s.Entry = policy.None, policy.EntryPlain
 	}
 	if s.Port == 465 {
@@ -214,13 +213,12 @@ func MessageID(line []byte) (queueID, messageID string, ok bool) {
 	if len(line) > mostLine {
 		return "", "", false
 	}
-	c := clock{zone: time.UTC, now: time.Now()}
+	c := newClock(&Options{})
 	e, ok := c.entry(strings.TrimSuffix(string(line), "\r"))
 	if !ok || !strings.HasSuffix(e.tag, "/cleanup") {
 		return "", "", false
 	}
-	queueID, messageID, ok = strings.Cut(e.text, ": message-id=")
-	if !ok || !only(queueID, digits+letters) || len(messageID) < 3 || messageID[0] != '<' || messageID[len(messageID)-1] != '>' {
+	if queueID, messageID, ok = strings.Cut(e.text, ": message-id="); !ok || !only(queueID, digits+letters) || len(messageID) < 3 || messageID[0] != '<' || messageID[len(messageID)-1] != '>' {
 		return "", "", false
 	}
 	return queueID, messageID, true

@@ -42,6 +42,10 @@ var entries = map[int]string{
 	993: policy.EntryImplicit, 995: policy.EntryImplicit, 465: policy.EntryImplicit,
 }
 
+// mayBePlain is false of the ports where TLS begins with the first byte: what arrives there in
+// clear has left its TLS at a balancer.
+func mayBePlain(port int) bool { return entries[port] != policy.EntryImplicit }
+
 // modern says whether a cipher has forward secrecy and authenticated encryption.
 func modern(cipher string) bool {
 	if strings.HasPrefix(cipher, "TLS_") && !strings.Contains(cipher, "_WITH_") { // TLS 1.3
