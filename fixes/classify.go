@@ -144,11 +144,8 @@ func (f form) fits(hello string) bool {
 	}
 	six, shouted := strings.CutPrefix(inner, "IPV6:") // RFC 5321 section 4.1.3 writes IPv6, Thunderbird does not
 	ip, err := netip.ParseAddr(six)
-	switch {
-	case err != nil:
-		return false
-	case f == loopback:
-		return ip.IsLoopback()
+	if err != nil || ip.IsLoopback() {
+		return err == nil && f == loopback
 	}
-	return shouted || ip.IsPrivate() || ip.IsLinkLocalUnicast()
+	return f == private && (shouted || ip.IsPrivate() || ip.IsLinkLocalUnicast())
 }

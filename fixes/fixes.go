@@ -39,14 +39,15 @@ type Class string
 // The classes that code names. [Known] lists them all.
 const (
 	Unknown     Class = "unknown"
-	Collector   Class = "collector" // another provider that fetches the mail of many; Classify never says so
+	Collector   Class = "collector" // another provider on behalf of customers
 	Script      Class = "script"
 	Device      Class = "device"
 	Thunderbird Class = "thunderbird"
 	Outlook     Class = "outlook"
 	OutlookNew  Class = "outlook-new"
-	AppleMail   Class = "apple-mail"
+	AppleMail   Class = "apple-mail" // on a Mac
 	IOSMail     Class = "ios-mail"
+	Apple       Class = "apple" // one of the two: in sending they greet alike
 )
 
 // Protocols as policy calls them.
@@ -78,11 +79,12 @@ type catalogue struct {
 	by map[Class]*class
 }
 
-// words stand for what the provider's settings do not say.
+// words stand for what the provider's settings do not say, in a step or as a value.
 type words struct {
-	Server text `yaml:"server"`
-	User   text `yaml:"user"`
-	AsIs   text `yaml:"as_is"` // the user name among settings
+	Server      text `yaml:"server"`
+	User        text `yaml:"user"`
+	ServerValue text `yaml:"server_value"`
+	UserValue   text `yaml:"user_value"`
 }
 
 // class is one program.
@@ -112,7 +114,7 @@ type labels struct {
 // step is one thing to do.
 type step struct {
 	For      []string         `yaml:"for"`      // protocols; empty: all
-	When     []policy.Finding `yaml:"when"`     // one of these is there; empty: always
+	When     []policy.Finding `yaml:"when"`     // one of these is there; empty: any that a setting mends
 	Security string           `yaml:"security"` // implicit or starttls; empty: both
 	text     `yaml:",inline"`
 }
@@ -134,6 +136,11 @@ func parse(data []byte) (*catalogue, error) {
 	c := &catalogue{by: map[Class]*class{}}
 	if err := yaml.Load(data, c, yaml.WithKnownFields()); err != nil {
 		return nil, fmt.Errorf("reading fixes.yaml: %w", err)
+	}
+	for f := range c.Findings {
+		if err := checkFinding(f); err != nil {
+			return nil, fmt.Errorf("fixes.yaml: findings: %w", err)
+		}
 	}
 	for _, k := range c.Classes {
 		if c.by[k.Class] != nil {
@@ -162,8 +169,8 @@ func (c *catalogue) check(k *class) error {
 	}
 	for i, s := range k.Steps {
 		for _, finding := range s.When {
-			if !slices.Contains(finding.Values(), string(finding)) {
-				return fmt.Errorf("step %d: there is no finding %q: %s", i+1, finding, policy.Suggest(string(finding), finding.Values()))
+			if err := checkFinding(finding); err != nil {
+				return fmt.Errorf("step %d: %w", i+1, err)
 			}
 		}
 		if err := checkProtocols(s.For); err != nil {
@@ -172,9 +179,12 @@ func (c *catalogue) check(k *class) error {
 		if !slices.Contains([]string{"", implicit, startTLS}, s.Security) {
 			return fmt.Errorf("step %d: security is %s or %s, not %q", i+1, implicit, startTLS, s.Security)
 		}
-		for _, text := range []string{s.DE, s.EN} {
-			if _, err := fill(text, func(string) (string, bool) { return "", true }); err != nil {
-				return fmt.Errorf("step %d: %w", i+1, err)
+		for lang, said := range map[string]string{"de": s.DE, "en": s.EN} {
+			if said == "" {
+				return fmt.Errorf("step %d: it has no text for %s", i+1, lang)
+			}
+			if _, err := fill(said, c.values(k, imap, lang, Values{})); err != nil {
+				return fmt.Errorf("step %d: %s: %w", i+1, lang, err)
 			}
 		}
 	}
@@ -187,6 +197,13 @@ func (c *catalogue) check(k *class) error {
 		if err := m.check(); err != nil {
 			return fmt.Errorf("known_by: %w", err)
 		}
+	}
+	return nil
+}
+
+func checkFinding(f policy.Finding) error {
+	if !slices.Contains(f.Values(), string(f)) {
+		return fmt.Errorf("there is no finding %q: %s", f, policy.Suggest(string(f), f.Values()))
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ package fixes
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,17 +62,15 @@ const (
 // or submission): one walk through its dialogues, in order. There are none without
 // a finding.
 func Steps(c Class, protocol string, findings []policy.Finding, lang string, v Values) []Step {
-	if len(findings) == 0 {
-		return nil
-	}
-	f := filler{class: c.entry(), protocol: protocol, lang: lang, Values: v}
+	k := c.entry()
+	values := known().values(k, protocol, lang, v)
 	var all []Step
-	for _, s := range f.class.Steps {
-		if !serves(s.For, protocol) || s.Security != "" && s.Security != f.security() ||
-			len(s.When) > 0 && !slices.ContainsFunc(findings, func(f policy.Finding) bool { return slices.Contains(s.When, f) }) {
+	for i := range k.Steps {
+		s := &k.Steps[i]
+		if !serves(s.For, protocol) || s.Security != "" && s.Security != v.security(protocol) || !slices.ContainsFunc(findings, s.mends) {
 			continue
 		}
-		said, err := fill(s.in(lang), f.value)
+		said, err := fill(s.in(lang), values)
 		if err != nil {
 			panic(err) // parse has tried it
 		}
@@ -80,84 +79,70 @@ func Steps(c Class, protocol string, findings []policy.Finding, lang string, v V
 	return all
 }
 
+// mends reports whether the step is one of those against a finding.
+func (s *step) mends(f policy.Finding) bool {
+	if len(s.When) == 0 {
+		return f != policy.TLSOld
+	}
+	return slices.Contains(s.When, f)
+}
+
 // Settings lists the five values that belong into a program for one protocol.
 func Settings(c Class, protocol, lang string, v Values) []Setting {
-	f := filler{class: c.entry(), protocol: protocol, lang: lang, Values: v}
-	auth := f.label(func(l *labels) text { return l.Password })
-	user := cmp.Or(v.User, known().Words.AsIs.in(lang))
+	k := c.entry()
+	values := known().values(k, protocol, lang, v)
+	words := &known().Words
+	label := func(of func(*labels) text) string { return k.label(protocol, lang, of) }
 	return []Setting{
-		{Server, f.label(func(l *labels) text { return l.Server }), f.server()},
-		{Port, f.label(func(l *labels) text { return l.Port }), f.port()},
-		{Security, f.label(func(l *labels) text { return l.Security }), f.choice()},
-		{Authentication, f.label(func(l *labels) text { return l.Auth }), auth},
-		{User, f.label(func(l *labels) text { return l.User }), user},
+		{Server, label(func(l *labels) text { return l.Server }), cmp.Or(v.server(protocol), words.ServerValue.in(lang))},
+		{Port, label(func(l *labels) text { return l.Port }), values["port"]},
+		{Security, label(func(l *labels) text { return l.Security }), values["security"]},
+		{Authentication, label(func(l *labels) text { return l.Auth }), values["password"]},
+		{User, label(func(l *labels) text { return l.User }), cmp.Or(v.User, words.UserValue.in(lang))},
 	}
 }
 
-// filler knows what placeholders stand for.
-type filler struct {
-	class          *class
-	protocol, lang string
-	Values
-}
-
-// value is that of a placeholder; false says that there is no such placeholder, an empty
-// one that there is no value.
-func (f *filler) value(placeholder string) (string, bool) {
-	switch placeholder {
-	case "server":
-		return f.server(), true
-	case "port":
-		return f.port(), true
-	case "security":
-		return f.choice(), true
-	case "password":
-		return f.label(func(l *labels) text { return l.Password }), true
-	case "user":
-		return cmp.Or(f.User, known().Words.User.in(f.lang)), true
-	case "protocol":
-		return map[string]string{imap: "IMAP", pop3: "POP3", submission: "SMTP"}[f.protocol], true
-	case "old":
-		return f.OldServer, true
-	case "webmail":
-		return f.Webmail, true
+// values are what stands for each placeholder; an empty one says that there is none.
+func (c *catalogue) values(k *class, protocol, lang string, v Values) map[string]string {
+	choice := func(l *labels) text { return l.Implicit }
+	if v.security(protocol) == startTLS {
+		choice = func(l *labels) text { return l.StartTLS }
 	}
-	return "", false
+	return map[string]string{
+		"server":   cmp.Or(v.server(protocol), c.Words.Server.in(lang)),
+		"port":     v.port(protocol),
+		"security": k.label(protocol, lang, choice),
+		"password": k.label(protocol, lang, func(l *labels) text { return l.Password }),
+		"user":     cmp.Or(v.User, c.Words.User.in(lang)),
+		"protocol": map[string]string{imap: "IMAP", pop3: "POP3", submission: "SMTP"}[protocol],
+		"old":      v.OldServer,
+		"webmail":  v.Webmail,
+	}
 }
 
 // label is a text of the first labels for the protocol that have it.
-func (f *filler) label(of func(*labels) text) string {
-	for i := range f.class.Labels {
-		l := &f.class.Labels[i]
-		if said := of(l).in(f.lang); said != "" && serves(l.For, f.protocol) {
+func (k *class) label(protocol, lang string, of func(*labels) text) string {
+	for i := range k.Labels {
+		l := &k.Labels[i]
+		if said := of(l).in(lang); said != "" && serves(l.For, protocol) {
 			return said
 		}
 	}
 	return ""
 }
 
-// choice is what is chosen as the encryption.
-func (f *filler) choice() string {
-	if f.security() == startTLS {
-		return f.label(func(l *labels) text { return l.StartTLS })
+func (v *Values) server(protocol string) string {
+	if protocol == submission {
+		return v.Outgoing
 	}
-	return f.label(func(l *labels) text { return l.Implicit })
+	return v.Server
 }
 
-func (f *filler) server() string {
-	name := f.Server
-	if f.protocol == submission {
-		name = f.Outgoing
+func (v *Values) security(protocol string) string {
+	if protocol == submission {
+		return cmp.Or(v.OutgoingSecurity, implicit)
 	}
-	return cmp.Or(name, known().Words.Server.in(f.lang))
-}
-
-func (f *filler) security() string {
-	how := f.Values.Security
-	if f.protocol == submission {
-		how = f.OutgoingSecurity
-	}
-	return cmp.Or(how, implicit)
+	return cmp.Or(v.Security, implicit)
 }
 
 // usual are the ports of RFC 8314 section 7.3, and of STARTTLS.
@@ -166,51 +151,53 @@ var usual = map[string]map[string]int{
 	startTLS: {imap: 143, pop3: 110, submission: 587},
 }
 
-func (f *filler) port() string {
-	port := f.Port
-	if f.protocol == submission {
-		port = f.OutgoingPort
+func (v *Values) port(protocol string) string {
+	port := v.Port
+	if protocol == submission {
+		port = v.OutgoingPort
 	}
-	return strconv.Itoa(cmp.Or(port, usual[f.security()][f.protocol]))
+	return strconv.Itoa(cmp.Or(port, usual[v.security(protocol)][protocol]))
 }
 
 // fill replaces placeholders like {port}. What stands in square brackets is left out
 // where a placeholder in it has no value. Values are not looked into again.
-func fill(text string, value func(string) (string, bool)) (string, error) {
+func fill(text string, values map[string]string) (string, error) {
 	var out strings.Builder
-	for text != "" {
+	for {
 		i := strings.IndexAny(text, "[]{}")
 		if i < 0 {
-			break
+			return out.String() + text, nil
 		}
 		out.WriteString(text[:i])
-		open, rest := text[i], text[i+1:]
-		end := strings.IndexByte(rest, map[byte]byte{'[': ']', '{': '}'}[open])
-		if end < 0 || open != '[' && open != '{' {
-			return "", fmt.Errorf("a bracket has no other: %q", text[i:])
-		}
-		inner := rest[:end]
-		text = rest[end+1:]
-		if open == '[' {
-			missing := false
-			said, err := fill(inner, func(name string) (string, bool) {
-				v, ok := value(name)
-				missing = missing || v == ""
-				return v, ok
-			})
+		inner, rest, closed := strings.Cut(text[i+1:], map[byte]string{'[': "]", '{': "}"}[text[i]])
+		switch {
+		case !closed || inner == "":
+			return "", fmt.Errorf("a bracket stands alone: %q", text[i:])
+		case text[i] == '{':
+			value, ok := values[inner]
+			if !ok {
+				return "", fmt.Errorf("there is no placeholder {%s}: %s", inner, policy.Suggest(inner, slices.Sorted(maps.Keys(values))))
+			}
+			out.WriteString(value)
+		default:
+			said, err := fill(inner, values)
 			if err != nil {
 				return "", err
 			}
-			if !missing {
+			if !misses(inner, values) {
 				out.WriteString(said)
 			}
-			continue
 		}
-		v, ok := value(inner)
-		if !ok {
-			return "", fmt.Errorf("there is no placeholder {%s}", inner)
-		}
-		out.WriteString(v)
+		text = rest
 	}
-	return out.String() + text, nil
+}
+
+// misses reports whether a text has a placeholder without a value.
+func misses(text string, values map[string]string) bool {
+	for name, value := range values {
+		if value == "" && strings.Contains(text, "{"+name+"}") {
+			return true
+		}
+	}
+	return false
 }
