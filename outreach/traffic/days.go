@@ -33,6 +33,7 @@ type session struct {
 	away    bool // not at home: on the road, or as a guest
 	guest   bool
 	first   bool   // of its device on that day
+	trial   bool   // what it tries says nothing of how it is set
 	lot     uint32 // for addresses and numbers
 }
 
@@ -131,7 +132,7 @@ func (w *World) day(p *person, person, which, day int, to []session) []session {
 // is, and comes back to its settings.
 func (w *World) series(to []session, first int, by *dice) []session {
 	trial := to[first]
-	trial.seconds, trial.first = 1, false
+	trial.seconds, trial.first, trial.trial = 1, false, true
 	for _, wrong := range []faults{plaintext, weak, plaintext | weak} {
 		trial.start += int64(time.Second)
 		trial.wrong = wrong

@@ -100,6 +100,16 @@ func (d *Demand) at(now time.Time) (do policy.Action) {
 	return do
 }
 
+// since is when it begins to do something or what is severer; zero where it never does.
+func (d *Demand) since(do policy.Action) time.Time {
+	for _, s := range d.Stages {
+		if s.Do >= do {
+			return s.From
+		}
+	}
+	return time.Time{}
+}
+
 // Exception spares accounts, or a whole domain, one demand.
 type Exception struct {
 	ID, Demand string

@@ -193,7 +193,12 @@ func TestThereIsSomethingOfEverything(t *testing.T) {
 	if sizes[true] == 0 || sizes[false] == 0 {
 		t.Errorf("%d days of large collectors, %d of small ones", sizes[true], sizes[false])
 	}
-	t.Logf("%d accounts of 8000 were seen; %v; the rule for trials excuses %d settings", len(truth.Accounts), there, truth.Excused)
+	for _, r := range []traffic.Reason{traffic.Nothing, traffic.Quiet, traffic.Spared, traffic.Mended, traffic.Due} {
+		if !slices.ContainsFunc(truth.Accounts, func(a traffic.Account) bool { return a.Notice.Reason == r }) {
+			t.Errorf("nobody is %s", r)
+		}
+	}
+	t.Logf("%d accounts of 8000 were seen; %v", len(truth.Accounts), there)
 }
 
 // TestTheSameSeedIsTheSameWorld compares the bytes of all files.

@@ -17,10 +17,6 @@ type Truth struct {
 	Accounts   []Account // those with a confirmed login, by name
 	Verified   int       // sessions
 	Unverified int       // of robots, of typing errors, and refused before the password was asked
-
-	// Excused counts devices whose fault is a setting, and which by the rule for series of
-	// trials make no finding all the same: what that rule costs.
-	Excused int
 }
 
 // Account is one of them.
@@ -29,6 +25,7 @@ type Account struct {
 	Uses         []Use
 	Findings     []Finding // by demand, brand, protocol, class and collector
 	Told         Told
+	Notice       Notice
 }
 
 // Use is a way in which an account logged in.
@@ -45,6 +42,7 @@ type Use struct {
 
 	wrong faults
 	on    []int32 // sessions, by day of the world
+	tries []int32 // of them those that were tried by a program that looks for settings by itself
 }
 
 // Count is how many sessions there were on a day.
@@ -87,26 +85,47 @@ type Told struct {
 	Rule string
 }
 
-// The rules of the ledger, as its documentation has them.
+// Reason is what a plan makes of an account.
+type Reason string
+
+// The reasons, when nobody was told yet.
 const (
-	fixedAfter   = 14 // days without a fault
-	mostProbed   = 2  // sessions a day of one trial
-	leastVariety = 3  // ways to log in on that day
-	probedOften  = 3  // such days are no series of trials any more
+	Nothing Reason = "nothing" // nothing is wrong with it
+	Quiet   Reason = "not_yet" // policy only observes so far
+	Spared  Reason = "exempt"
+	Mended  Reason = "fixed"
+	Due     Reason = "due" // it is told on one of the seven days from the step's day on, or on an office day around it
 )
 
-// Truth counts what is to be found in the events of all days, as of an instant on the
-// last day or later.
+// Notice is who is due for what, when nobody was told yet.
+type Notice struct {
+	Reason  Reason
+	Refuses time.Time // the date that is told of; zero: there is none
+	Step    int       // that is due: days after that date, or after it could first be told
+}
+
+// The rules of the ledger and of the plan, as their documentation has them.
+const (
+	fixedAfter  = 14 // days without a fault
+	probedOften = 3  // days with trials on which they are none any more
+)
+
+var (
+	steps   = []int{-112, -84, -56, -28, -14, -7, -2, 0, 3}
+	undated = []int{0, 28, 56}
+)
+
+// Truth counts what is to be found in the events of all days, as of an instant: uses and what was
+// told are those of all days, findings do not look ahead.
 func (w *World) Truth(now time.Time) *Truth {
 	t := &Truth{}
 	played := make([]int, w.Days)
 	for i := range w.people {
-		a, settings := w.account(i, t, played)
+		a := w.account(i, t, played)
 		if len(a.Uses) == 0 {
 			continue
 		}
 		w.find(&a, &w.people[i], now)
-		t.Excused += excused(&a, settings)
 		t.Accounts = append(t.Accounts, a)
 	}
 	for _, n := range played {
@@ -116,17 +135,10 @@ func (w *World) Truth(now time.Time) *Truth {
 	return t
 }
 
-// used is a fault that is a setting of a kind of program, and not a trial.
-type used struct {
-	kind  Kind
-	fault faults
-}
-
 // account plays all days of a person, and counts the sessions of each.
-func (w *World) account(person int, t *Truth, played []int) (a Account, settings map[used]bool) {
+func (w *World) account(person int, t *Truth, played []int) Account {
 	p := &w.people[person]
-	a = Account{Name: p.account, Domain: p.domain}
-	settings = map[used]bool{}
+	a := Account{Name: p.account, Domain: p.domain}
 	var today []session
 	for which := range p.devices {
 		d := &p.devices[which]
@@ -143,12 +155,8 @@ func (w *World) account(person int, t *Truth, played []int) (a Account, settings
 				t.Verified++
 				u := w.use(&a, p, d, s)
 				u.on[day]++
-				if before, after := d.wrong(day); s.wrong == before.seen() || s.wrong == after.seen() {
-					for _, fault := range finding {
-						if s.wrong&fault != 0 {
-							settings[used{u.kind(), fault}] = true
-						}
-					}
+				if s.trial {
+					u.tries[day]++
 				}
 				if stand.do.Refuses() || s.shown(d.protocol, stand.do) {
 					a.told(w.days[day], stand)
@@ -164,7 +172,7 @@ func (w *World) account(person int, t *Truth, played []int) (a Account, settings
 			}
 		}
 	}
-	return a, settings
+	return a
 }
 
 // told remembers the latest, and the severest of a day.
@@ -188,7 +196,7 @@ func (w *World) use(a *Account, p *person, d *device, s *session) *Use {
 			return &a.Uses[i]
 		}
 	}
-	fresh.on = make([]int32, w.Days)
+	fresh.on, fresh.tries = make([]int32, w.Days), make([]int32, w.Days)
 	a.Uses = append(a.Uses, fresh)
 	return &a.Uses[len(a.Uses)-1]
 }
@@ -203,9 +211,10 @@ func (u *Use) same(o *Use) bool {
 // person's.
 func (w *World) crowded(d *device) bool { return d.fetcher < 2 }
 
-// find lists what is wrong.
+// find lists what is wrong, and who is told.
 func (w *World) find(a *Account, p *person, now time.Time) {
 	today := w.since(now)
+	days := min(w.Days, today+1)
 	for i := range w.Demands {
 		demand := &w.Demands[i]
 		fault := finding[demand.Fault]
@@ -214,27 +223,27 @@ func (w *World) find(a *Account, p *person, now time.Time) {
 		for i := range a.Uses {
 			u := &a.Uses[i]
 			if u.wrong&fault == 0 {
-				if last, seen := fine[u.kind()]; u.says(fault) && (!seen || u.last() > last) {
-					fine[u.kind()] = u.last()
+				if met := last(u.on[:days]); u.says(fault) && met >= fine[u.kind()] {
+					fine[u.kind()] = met
 				}
 				continue
 			}
-			on := slices.Clone(u.on)
-			if trials := a.trials(u, fault); len(trials) < probedOften {
-				for _, day := range trials {
-					on[day] = 0
-				}
+			often := 0
+			for _, n := range u.tries[:days] {
+				often += int(min(n, 1))
 			}
 			if kinds[u.kind()] == nil {
-				kinds[u.kind()] = make([]int32, w.Days)
+				kinds[u.kind()] = make([]int32, days)
 			}
-			for day, n := range on {
+			for day, n := range u.on[:days] {
+				if often < probedOften {
+					n -= u.tries[day]
+				}
 				kinds[u.kind()][day] += n
 			}
 		}
 		for kind, on := range kinds {
 			f := Finding{Demand: demand, Kind: kind}
-			last := -1
 			for day, n := range on {
 				if n == 0 {
 					continue
@@ -242,19 +251,19 @@ func (w *World) find(a *Account, p *person, now time.Time) {
 				if f.Days == 0 {
 					f.First = w.days[day]
 				}
-				last, f.Last = day, w.days[day]
+				f.Last = w.days[day]
 				f.Days++
 				f.Sessions += int(n)
 			}
 			if f.Days == 0 {
 				continue
 			}
-			switch met, seen := fine[kind]; {
+			switch last := last(on); {
 			case w.spared(p, demand.ID):
 				f.State = Exempt
 			case today-last < fixedAfter:
 				f.State = Open
-			case seen && met > last:
+			case fine[kind] > last:
 				f.State = Fixed
 			default:
 				f.State = Silent
@@ -267,59 +276,86 @@ func (w *World) find(a *Account, p *person, now time.Time) {
 		return cmp.Or(cmp.Compare(a.Demand.ID, b.Demand.ID), cmp.Compare(a.Kind.Brand, b.Kind.Brand), cmp.Compare(a.Kind.Protocol, b.Kind.Protocol),
 			cmp.Compare(a.Kind.Class, b.Kind.Class), cmp.Compare(collector[a.Kind.Collector], collector[b.Kind.Collector]))
 	})
+	a.Notice = w.tell(a, now)
 }
 
-// since is how many days after the first one an instant lies.
-func (w *World) since(now time.Time) (n int) {
-	for !time.Date(w.From.Year(), w.From.Month(), w.From.Day()+n+1, 0, 0, 0, 0, w.Zone).After(now) {
-		n++
+// last is the last day on which something is; -1 where there is none.
+func last(on []int32) int {
+	day := len(on) - 1
+	for day >= 0 && on[day] == 0 {
+		day--
 	}
-	return n
+	return day
 }
 
-// last is the last day.
-func (u *Use) last() int {
-	for day := len(u.on) - 1; ; day-- {
-		if u.on[day] > 0 {
-			return day
-		}
+// since is how many days after the first one an instant lies; below 0 it is before.
+func (w *World) since(t time.Time) int {
+	t = t.In(w.Zone)
+	days := func(t time.Time) int {
+		return int(time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, time.UTC).Unix() / 86400)
 	}
+	return days(t) - days(w.days[0])
 }
 
 // says tells whether a login without a fault shows that the fault is not there: in
 // plaintext no server name and no version of TLS is seen.
 func (u *Use) says(fault faults) bool { return u.wrong&plaintext == 0 || fault&(oldTLS|legacy) == 0 }
 
-// trials are the days on which a use was one of a series of trials: of a program that is
-// one of Apple's for the Mac, or may be, once or twice beside others of its kind, one of them
-// without the fault.
-func (a *Account) trials(u *Use, fault faults) (days []int) {
-	if u.Collector || u.Class != fixes.AppleMail && u.Class != fixes.Unknown {
-		return nil
-	}
-	for day, n := range u.on {
-		if n == 0 || n > mostProbed {
-			continue
-		}
-		ways, met := 0, false
-		for i := range a.Uses {
-			if o := &a.Uses[i]; o.kind() == u.kind() && o.on[day] > 0 {
-				ways++
-				met = met || o.wrong&fault == 0 && o.says(fault)
+// tell says whether the account is told of something, if it has not been told yet.
+func (w *World) tell(a *Account, now time.Time) (n Notice) {
+	var risk, exempt bool
+	var dates []time.Time
+	var known time.Time // since when something can be told
+	told := false
+	for _, f := range a.Findings {
+		switch {
+		case f.State == Exempt:
+			exempt = true
+		case f.State == Fixed:
+		case f.Demand.at(now) < policy.Notify:
+			risk = true
+		default:
+			begun := f.First
+			if since := f.Demand.since(policy.Notify); since.After(begun) {
+				begun = since
+			}
+			if !told || begun.Before(known) {
+				known = begun
+			}
+			told = true
+			if at := f.Demand.since(policy.Deny); !at.IsZero() {
+				dates = append(dates, at)
 			}
 		}
-		if met && ways >= leastVariety {
-			days = append(days, day)
-		}
 	}
-	return days
-}
-
-// excused counts the faults of settings that make no finding.
-func excused(a *Account, settings map[used]bool) (n int) {
-	for s := range settings {
-		if !slices.ContainsFunc(a.Findings, func(f Finding) bool { return f.Kind == s.kind && finding[f.Demand.Fault] == s.fault }) {
-			n++
+	switch {
+	case len(a.Findings) == 0:
+		return Notice{Reason: Nothing}
+	case !told && risk:
+		return Notice{Reason: Quiet}
+	case !told && exempt:
+		return Notice{Reason: Spared}
+	case !told:
+		return Notice{Reason: Mended}
+	}
+	n = Notice{Reason: Due}
+	today := w.since(now)
+	from, all := w.since(known), undated
+	if len(dates) > 0 {
+		slices.SortFunc(dates, time.Time.Compare)
+		n.Refuses = dates[len(dates)-1]
+		for _, at := range dates {
+			if w.since(at)+steps[len(steps)-1] >= today {
+				n.Refuses = at
+				break
+			}
+		}
+		from, all = w.since(n.Refuses), steps
+	}
+	n.Step = all[0]
+	for _, step := range all {
+		if from+step <= today {
+			n.Step = step
 		}
 	}
 	return n
