@@ -51,6 +51,7 @@ func TestClassify(t *testing.T) {
 		{submission, nil, "[IPV6:2001:db8::5]", "PLAIN", Thunderbird, ""},
 		{submission, nil, "[IPv6:2001:db8::5]", "PLAIN", Unknown, ""},
 		{submission, nil, "[203.0.113.7]", "PLAIN", Unknown, ""},
+		{submission, nil, "[192.168.1.5]", "CRAM-MD5", Thunderbird, ""},
 		{submission, nil, "[192.168.1.5]", "LOGIN", Device, ""},
 		{submission, nil, "[127.0.1.1]", "PLAIN", Script, ""},
 		{submission, nil, "[IPV6:::1]", "PLAIN", Script, ""},
