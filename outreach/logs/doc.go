@@ -29,8 +29,10 @@
 // service's syslog_name stands for; of a plain postfix/smtpd it is known only where the same host
 // has named the others.
 //
-// The program is known where it sends an IMAP ID before the login, and Dovecot's
-// imap_id_log lists it.
+// The program is known where it sends an IMAP ID before the login and Dovecot 2.3 lists
+// that by imap_id_log. An ID behind the login comes after the session was told, and
+// 2.4 writes neither. From the server's own address come webmail and its like: what the
+// customer's connection to those was, nobody knows.
 //
 // # Names as weapons
 //

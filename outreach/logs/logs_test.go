@@ -224,3 +224,38 @@ func TestMessageID(t *testing.T) {
 		}
 	}
 }
+
+// The log of a busy day must be read in minutes: go test -bench Line -benchmem.
+func BenchmarkLine(b *testing.B) {
+	for _, c := range []struct {
+		name  string
+		p     *Parser
+		lines []string
+	}{
+		{"Dovecot", Dovecot(Options{Zone: time.UTC, Now: now}), []string{
+			"Nov 21 06:25:01 mail dovecot: imap-login: Login: user=<anna@example.test>, method=PLAIN, rip=192.0.2.7, lip=198.51.100.1, mpid=1, TLS, session=<a>",
+			"Nov 21 06:25:01 mail dovecot: imap(anna@example.test)<1><a>: Disconnected: Logged out in=10 out=20",
+		}},
+		{"Postfix", Postfix(Options{Zone: time.UTC, Now: now}), []string{
+			"Nov 21 06:25:01 mx postfix/submission/smtpd[101]: connect from pc.example.net[192.0.2.7]",
+			"Nov 21 06:25:01 mx postfix/submission/smtpd[101]: Anonymous TLS connection established from pc.example.net[192.0.2.7]: TLSv1.2 with cipher ECDHE-RSA-AES256-GCM-SHA384 (256/256 bits)",
+			"Nov 21 06:25:01 mx postfix/submission/smtpd[101]: 3F2A91C0042: client=pc.example.net[192.0.2.7], sasl_method=PLAIN, sasl_username=anna@example.test",
+			"Nov 21 06:25:01 mx postfix/submission/smtpd[101]: disconnect from pc.example.net[192.0.2.7] ehlo=2 starttls=1 auth=1 mail=1 rcpt=1 data=1 quit=1 commands=8",
+		}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			for b.Loop() {
+				logins := 0
+				for _, line := range c.lines {
+					if _, v := c.p.Line([]byte(line)); v == Login {
+						logins++
+					}
+				}
+				if logins != 1 {
+					b.Fatalf("%d logins", logins)
+				}
+			}
+			b.ReportMetric(float64(len(c.lines))*float64(b.N)/b.Elapsed().Seconds(), "lines/s")
+		})
+	}
+}

@@ -31,7 +31,6 @@ const (
 // connection is what the lines of one say together.
 type connection struct {
 	events.Session        // without the account
-	begun          bool   // its first line was there, so that what is missing is not lost
 	silent         bool   // its service had logged no TLS before
 	peer           string // name[address]
 	counted        string // the login that was told
@@ -67,7 +66,7 @@ func (p *postfix) line(e *entry) (*events.Session, Verdict) {
 	key := e.host + " " + e.tag
 	process := key + " " + e.pid
 	if peer, ok := strings.CutPrefix(e.text, "connect from "); ok {
-		c := &connection{Session: *p.session(e.at, "submission"), begun: true, silent: !p.logsTLS.get(key), peer: strings.Clone(peer)}
+		c := &connection{Session: *p.session(e.at, "submission"), silent: !p.logsTLS.get(key), peer: strings.Clone(peer)}
 		p.connections.put(process, c)
 		return nil, Other
 	}
@@ -103,13 +102,10 @@ var daemonNames = func() map[string]bool {
 // tls takes in what was established: name[address], the server name in use if the server has
 // several certificates, and the words that OpenSSL has for it.
 func (c *connection) tls(text string) {
-	peer, text, ok := strings.Cut(text, ": ")
-	if !ok {
-		return
-	}
-	peer, asked, _ := strings.Cut(peer, " to ")
+	peer, text, _ := strings.Cut(text, ": ")
+	_, asked, _ := strings.Cut(peer, " to ")
 	version, cipher, ok := secured(text)
-	if !ok || peer != c.peer {
+	if !ok {
 		return
 	}
 	tls(&c.Session, version, cipher)
@@ -126,8 +122,9 @@ func (p *postfix) login(e *entry, service, process, text string) (*events.Sessio
 	}
 	ip, ok := address(peer)
 	method, account, named := strings.Cut(strings.TrimPrefix(login, "sasl_method="), ", sasl_username=")
-	// What follows a user name (sasl_sender=, orig_client=) cannot be told from a part of it.
-	if !ok || !named || !strings.HasPrefix(login, "sasl_method=") || !only(method, letters+digits+"-_") || strings.Contains(account, ", ") {
+	// What may follow a user name (sasl_sender=, orig_client=) cannot be told from a part of
+	// it: such a name is none.
+	if !ok || !named || !strings.HasPrefix(login, "sasl_method=") || !only(method, letters+digits+"-_") {
 		return nil, Unknown
 	}
 	c := p.connections.get(process)
@@ -144,7 +141,7 @@ func (p *postfix) login(e *entry, service, process, text string) (*events.Sessio
 		s.TLS, s.Cipher, s.CipherClass, s.SNI, s.Entry = "", "", "", "", ""
 	case s.TLS != "":
 		s.Entry = entries[s.Port]
-	case c.begun && !c.silent && mayBePlain(s.Port) && !here(ip):
+	case !c.silent && mayBePlain(s.Port) && !here(ip):
 		s.TLS, s.Entry = policy.None, policy.EntryPlain
 	}
 	if s.Port == 465 {
