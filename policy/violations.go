@@ -26,8 +26,11 @@ func (p *Policy) Requirements() []*Requirement {
 
 // Meets reports whether facts certainly do not violate the requirement: they lie out
 // of its scope, or are as it demands. With a fact unknown it may be that they neither
-// meet nor violate it.
+// meet nor fail it.
 func (r *Requirement) Meets(f *Facts) bool { return r.violatedBy(f) == no }
+
+// Fails reports whether facts certainly violate the requirement.
+func (r *Requirement) Fails(f *Facts) bool { return r.violatedBy(f) == yes }
 
 // InForce is the stage that has begun last, and Next the first of those to come
 // that refuses, or refuses more accounts than the one in force; either may be nil.

@@ -104,17 +104,17 @@ func cutDomain(account string) (string, string, bool) {
 func TestMeets(t *testing.T) {
 	r := &Requirement{ID: "host", Scope: Matcher{{Fact: Protocol, Values: []string{"imap"}}}, Require: Matcher{{Fact: Host, Values: []string{Canonical}}}}
 	for _, c := range []struct {
-		is   *Facts
-		want bool
+		is           *Facts
+		meets, fails bool
 	}{
-		{facts(Protocol, "imap", Host, Canonical), true},
-		{facts(Protocol, "imap", Host, Legacy), false},
-		{facts(Protocol, "imap"), false}, // not known, so not met
-		{facts(Protocol, "pop3"), true},  // out of its scope
-		{facts(Host, Legacy), false},
+		{facts(Protocol, "imap", Host, Canonical), true, false},
+		{facts(Protocol, "imap", Host, Legacy), false, true},
+		{facts(Protocol, "imap"), false, false}, // not known
+		{facts(Protocol, "pop3"), true, false},  // out of its scope
+		{facts(Host, Legacy), false, false},
 	} {
-		if got := r.Meets(c.is); got != c.want {
-			t.Errorf("%+v: got %v", c.is, got)
+		if meets, fails := r.Meets(c.is), r.Fails(c.is); meets != c.meets || fails != c.fails {
+			t.Errorf("%+v: it meets %v, fails %v", c.is, meets, fails)
 		}
 	}
 }
