@@ -18,10 +18,11 @@ import (
 // day is the form of the date in the name of a rotated file.
 const day = "2006-01-02"
 
-// Log writes events to a file. At the first event of a new day (UTC) the file
-// of the old one is renamed from events.jsonl to events-2026-11-21.jsonl, and
-// files older than the retention time are deleted: events name customers, so
-// they go by themselves. Files have mode 0600 for the same reason.
+// Log writes events to a file. At the first event of a new day (UTC), or when
+// [Log.Expire] is called on it, the file of the old one is renamed from
+// events.jsonl to events-2026-11-21.jsonl, and files older than the retention time
+// are deleted: events name customers, so they go by themselves. Files have mode
+// 0600 for the same reason.
 //
 // Every event is one write of one line, so a crash loses at most the line that
 // was being written. Whatever fails is reported to the caller, and the next
@@ -60,6 +61,22 @@ func (l *Log) open() error {
 	return nil
 }
 
+// Expire does by the clock what else the first event of a new day does, for days on
+// which there is none. It is to be called at the start, and then every hour or so.
+func (l *Log) Expire() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file == nil {
+		if err := l.open(); err != nil {
+			return err
+		}
+	}
+	if today := l.now().UTC().Format(day); today != l.date {
+		return l.rotate(today)
+	}
+	return l.expire()
+}
+
 // Record writes one event. Trouble with the files of past days is reported too,
 // and keeps no event from being written.
 func (l *Log) Record(s *Session) error {
@@ -87,10 +104,13 @@ func (l *Log) Record(s *Session) error {
 }
 
 // rotate gives the file of a past day its dated name, opens a new one and
-// deletes what is older than the retention time.
+// deletes what is older than the retention time. A day without events leaves no file.
 func (l *Log) rotate(today string) error {
-	ext := filepath.Ext(l.path)
-	stem := strings.TrimSuffix(l.path, ext)
+	if st, err := l.file.Stat(); err == nil && st.Size() == 0 {
+		l.date = today
+		return l.expire()
+	}
+	stem, ext := l.parts()
 	dated := stem + "-" + l.date + ext
 	if _, err := os.Lstat(dated); err == nil {
 		// A file of that day is there already, from a clock set back: keep both.
@@ -105,14 +125,21 @@ func (l *Log) rotate(today string) error {
 		return err
 	}
 	l.date = today
-	return l.expire(stem, ext)
+	return l.expire()
+}
+
+// parts are what dated names have around the date.
+func (l *Log) parts() (stem, ext string) {
+	ext = filepath.Ext(l.path)
+	return strings.TrimSuffix(l.path, ext), ext
 }
 
 // expire deletes the dated files whose day lies wholly before the retention time.
-func (l *Log) expire(stem, ext string) error {
+func (l *Log) expire() error {
 	if l.keep <= 0 {
 		return nil
 	}
+	stem, ext := l.parts()
 	oldest := l.now().UTC().Add(-l.keep).Format(day)
 	names, err := filepath.Glob(escapeGlob(stem) + "-????-??-??*" + escapeGlob(ext))
 	if err != nil {

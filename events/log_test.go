@@ -142,6 +142,61 @@ func TestRotatesDailyAndExpires(t *testing.T) {
 	}
 }
 
+// TestExpiresByTheClock: days without events take the past ones away too, and leave
+// no file themselves.
+func TestExpiresByTheClock(t *testing.T) {
+	l, clock, dir := logAt(t, 48*time.Hour)
+	first := *clock
+	old := func(n int) string { return "events-" + first.AddDate(0, 0, n).UTC().Format(day) + ".jsonl" }
+	step := func(want ...string) {
+		t.Helper()
+		for range 2 { // the second changes nothing
+			if err := l.Expire(); err != nil {
+				t.Error(err)
+			}
+			if got := names(t, dir); got != strings.Join(want, " ") {
+				t.Errorf("after %v: %s, want %s", clock.Sub(first), got, want)
+			}
+		}
+		*clock = clock.Add(24 * time.Hour)
+	}
+	record(t, l, "a")
+	step("events.jsonl")
+	step(old(0), "events.jsonl")
+	record(t, l, "b")
+	step(old(0), "events.jsonl")
+	step(old(2), "events.jsonl")
+	step(old(2), "events.jsonl")
+	step("events.jsonl")
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	step("events.jsonl")
+
+	// What an earlier run has left behind goes at the start.
+	path := filepath.Join(dir, "events.jsonl")
+	if err := os.WriteFile(path, []byte("{}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	left := first.AddDate(0, 0, -1)
+	if err := os.Chtimes(path, left, left); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Open(path, 48*time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	again.now = func() time.Time { return first }
+	if err := again.Expire(); err != nil || names(t, dir) != old(-1)+" events.jsonl" {
+		t.Errorf("a file of yesterday: %s (%v)", names(t, dir), err)
+	}
+	again.now = func() time.Time { return first.AddDate(0, 0, 2) }
+	if err := again.Expire(); err != nil || names(t, dir) != "events.jsonl" {
+		t.Errorf("two days later: %s (%v)", names(t, dir), err)
+	}
+}
+
 func TestReopenAfterRename(t *testing.T) {
 	l, _, dir := logAt(t, 0)
 	record(t, l, "one")

@@ -134,6 +134,7 @@ func (d *daemonized) start(also *screen) error {
 	if d.events, err = events.Open(c.Events.File, c.Events.Keep); err != nil {
 		return withHint(err, "events.file in %s says where it goes: a file that the program's user may write", d.path)
 	}
+	d.expire()
 	d.engine = &proxy.Engine{Log: d.log}
 	if d.kept, err = newKept(c, d.engine, d.log); err != nil {
 		return err
@@ -184,10 +185,11 @@ func (d *daemonized) close() {
 // serve does what signals say until one of them ends it, and looks after the
 // lists of names meanwhile.
 func (d *daemonized) serve(signals <-chan os.Signal) {
-	look, second, litter := time.NewTicker(lookEvery), time.NewTicker(time.Second), time.NewTicker(tidyEvery)
+	look, second, litter, hour := time.NewTicker(lookEvery), time.NewTicker(time.Second), time.NewTicker(tidyEvery), time.NewTicker(expireEvery)
 	defer look.Stop()
 	defer second.Stop()
 	defer litter.Stop()
+	defer hour.Stop()
 	d.policy.tick()
 	var memory tidy
 	for {
@@ -205,7 +207,19 @@ func (d *daemonized) serve(signals <-chan os.Signal) {
 			d.policy.tick()
 		case <-litter.C:
 			memory.look()
+		case <-hour.C:
+			d.expire()
 		}
+	}
+}
+
+// expireEvery is how often it is looked whether events are to be deleted by now.
+const expireEvery = time.Hour
+
+// expire deletes old events, whether or not there are new ones.
+func (d *daemonized) expire() {
+	if err := d.events.Expire(); err != nil {
+		d.log.Error("old events could not be put away", zap.Error(err))
 	}
 }
 
