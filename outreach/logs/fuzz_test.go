@@ -34,7 +34,7 @@ func check(t *testing.T, p *Parser, line string) {
 	if s == nil {
 		return
 	}
-	if !s.Verified || s.Account == "" || !strings.Contains(line, s.Account) || !utf8.ValidString(s.Account) || strings.ContainsAny(s.Account, "<>?\n") {
+	if !s.Verified || s.Account == "" || !strings.Contains(line, s.Account) || !utf8.ValidString(s.Account) || strings.ContainsAny(s.Account, "<>?\n\x7f") {
 		t.Errorf("account %q", s.Account)
 	}
 	if s.Time.IsZero() || s.Time.Location() != time.UTC || s.Port < 0 || s.Port > 65535 {

@@ -3,6 +3,7 @@ package logs
 import (
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"mailreeve/events"
@@ -91,7 +92,7 @@ func (p *Parser) session(at time.Time, protocol string) *events.Session {
 // could be somebody else's name.
 func name(s *events.Session, account, typed string) bool {
 	if account == "" || len(account) > mostName || !utf8.ValidString(account) || strings.ContainsAny(account, "?<>") ||
-		strings.Contains(account, ", ") || strings.HasSuffix(account, "...") || strings.TrimSpace(account) != account {
+		strings.ContainsFunc(account, unicode.IsControl) || strings.Contains(account, ", ") || strings.HasSuffix(account, "...") || strings.TrimSpace(account) != account {
 		return false
 	}
 	s.Account, s.Verified, s.UserForm = strings.Clone(account), true, "bare"
