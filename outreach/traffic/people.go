@@ -44,9 +44,8 @@ type form struct {
 	id        func(version string) map[string]string
 	hello     func(*dice) guise
 	mechanism string
-	weak      []string    // mechanisms under its setting "encrypted password" and the like
-	taken     fixes.Class // where the weak mechanism makes it look like another's
-	nameless  bool        // it sends no server name
+	weak      []string // mechanisms under its setting "encrypted password" and the like
+	nameless  bool     // it sends no server name
 }
 
 // guise is an argument of EHLO, and what is known by it.
@@ -157,7 +156,7 @@ var programs = []program{
 	{name: "Thunderbird", share: 0.21, versions: []string{"153.7", "153.2.1", "140.10.0", "128.14.0", "115.18.0", "78.14.0"}, tls: []string{"1.3"},
 		imap:   &form{class: fixes.Thunderbird, called: "Thunderbird", versioned: true, id: id("name", "Thunderbird", "version", ""), mechanism: "PLAIN", weak: []string{"CRAM-MD5", "NTLM"}},
 		pop3:   &form{class: fixes.Unknown, mechanism: "PLAIN", weak: []string{"CRAM-MD5", "APOP"}},
-		send:   &form{hello: lan, mechanism: "PLAIN", weak: []string{"CRAM-MD5"}, taken: fixes.Device}, // printers say such an address, too
+		send:   &form{hello: lan, mechanism: "PLAIN", weak: []string{"CRAM-MD5"}},
 		habits: []habit{daily, daily, daily, workdays, holiday, gone, fresh}, lines: []line{home, home, roaming, office}, often: 4},
 	{name: "Outlook", share: 0.22, versions: []string{"16.0"}, tls: []string{"1.3", "1.2"},
 		imap:   &form{class: fixes.Unknown, mechanism: "PLAIN", weak: []string{"NTLM", "DIGEST-MD5"}},

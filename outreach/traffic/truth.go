@@ -188,9 +188,6 @@ func (w *World) use(a *Account, p *person, d *device, s *session) *Use {
 	fresh := Use{Brand: set.Brand, Listener: set.Listener, Protocol: set.Protocol, Port: set.Port, Entry: set.Entry, TLS: set.TLS, CipherClass: set.CipherClass,
 		Host: set.Host, SNI: set.SNI, Mechanism: set.Mechanism, UserForm: set.UserForm,
 		Class: d.class, Program: d.called, Network: s.network(d), Collector: d.program == &collector && w.crowded(d), wrong: s.wrong}
-	if s.wrong&weak != 0 && d.form.taken != "" {
-		fresh.Class = d.form.taken
-	}
 	for i := range a.Uses {
 		if a.Uses[i].same(&fresh) {
 			return &a.Uses[i]
@@ -298,8 +295,8 @@ func (w *World) since(t time.Time) int {
 }
 
 // says tells whether a login without a fault shows that the fault is not there: in
-// plaintext no server name and no version of TLS is seen.
-func (u *Use) says(fault faults) bool { return u.wrong&plaintext == 0 || fault&(oldTLS|legacy) == 0 }
+// plaintext no server name is seen. (TLS is not old there, by the words of the policy.)
+func (u *Use) says(fault faults) bool { return u.wrong&plaintext == 0 || fault&legacy == 0 }
 
 // tell says whether the account is told of something, if it has not been told yet.
 func (w *World) tell(a *Account, now time.Time) (n Notice) {
