@@ -36,6 +36,9 @@ func Compose(m Mail) ([]byte, error) {
 	if m.Content == nil || m.Subject == "" || m.Text == "" || m.HTML == "" {
 		return nil, fmt.Errorf("composing a notice: it has no subject, text or HTML")
 	}
+	if m.Date.IsZero() {
+		return nil, fmt.Errorf("composing a notice: it has no date")
+	}
 	for what, address := range map[string]string{"sender": m.From.Address, "recipient": m.To} {
 		if !mailbox(address) {
 			return nil, fmt.Errorf("composing a notice: the %s %q is no mail address in ASCII", what, address)

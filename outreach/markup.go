@@ -88,17 +88,30 @@ const (
 	lineEnds    = '\uE003'
 )
 
-var unmarked = strings.NewReplacer(string(valueBegins), "", string(valueEnds), "", string(lineBegins), "", string(lineEnds), "")
+// unmarked is a text without marks.
+func unmarked(text string) string {
+	if !strings.ContainsAny(text, markRunes) {
+		return text
+	}
+	return strings.Map(func(c rune) rune {
+		if c >= valueBegins && c <= lineEnds {
+			return -1
+		}
+		return c
+	}, text)
+}
+
+const markRunes = string(valueBegins) + string(valueEnds) + string(lineBegins) + string(lineEnds)
 
 // parseTemplate makes a template ready: each value that it prints is marked, and so is each
 // line of its own.
 func parseTemplate(file, text string) (*noticeTemplate, error) {
-	text = unmarked.Replace(strings.ReplaceAll(strings.TrimPrefix(text, "\ufeff"), "\r\n", "\n"))
+	text = unmarked(strings.ReplaceAll(strings.TrimPrefix(text, "\ufeff"), "\r\n", "\n"))
 	if !utf8.ValidString(text) {
 		return nil, fmt.Errorf("%s: it is not in UTF-8", file)
 	}
 	t, err := template.New(file).Option("missingkey=error").Funcs(template.FuncMap{markValue: func(value any) string {
-		if s := unmarked.Replace(fmt.Sprint(value)); s != "" {
+		if s := unmarked(fmt.Sprint(value)); s != "" {
 			return string(valueBegins) + s + string(valueEnds)
 		}
 		return ""
@@ -188,7 +201,7 @@ type item struct {
 type marked string
 
 // plain is the text without its marks.
-func (m marked) plain() string { return unmarked.Replace(string(m)) }
+func (m marked) plain() string { return unmarked(string(m)) }
 
 var markedValue = regexp.MustCompile("\uE000[^\uE001]*\uE001")
 
@@ -214,15 +227,24 @@ func (t *noticeTemplate) write(l *letter) (*Content, error) {
 	return c, nil
 }
 
-var lineMark = regexp.MustCompile("\uE002([0-9]+)\uE003")
-
 // unlined takes the line numbers out, and tells the first.
 func unlined(text string) (string, int) {
-	line := 0
-	if found := lineMark.FindStringSubmatch(text); found != nil {
-		line, _ = strconv.Atoi(found[1]) // it was printed by markLines
+	var out strings.Builder
+	first := 0
+	for {
+		before, rest, more := strings.Cut(text, string(lineBegins))
+		if out.Len() == 0 && !more {
+			return before, first
+		}
+		out.WriteString(before)
+		number, rest, _ := strings.Cut(rest, string(lineEnds))
+		if first == 0 {
+			first, _ = strconv.Atoi(number) // it was printed by markLines
+		}
+		if text = rest; !more {
+			return out.String(), first
+		}
 	}
-	return lineMark.ReplaceAllString(text, ""), line
 }
 
 var numberedLine = regexp.MustCompile(`^[0-9]{1,3}\. `)
@@ -335,21 +357,20 @@ func plainText(blocks []block) string {
 	return out.String()
 }
 
-// plainTable prints a table, with its values below each other or, where they do not
-// fit beside the labels, each below its label.
+// plainTable prints a table, with its values below each other; those that do not fit beside
+// their labels stand below them.
 func plainTable(out *strings.Builder, rows []item) {
-	const indent, gap = 2, 2
-	widest, beside := 0, true
+	const indent, gap, longLabel = 2, 2, 36
+	widest := 0
 	for _, r := range rows {
-		widest = max(widest, utf8.RuneCountInString(r.texts[0].plain())+1)
-	}
-	for _, r := range rows {
-		beside = beside && indent+widest+gap+utf8.RuneCountInString(r.texts[1].plain()) <= lineWidth
+		if n := utf8.RuneCountInString(r.texts[0].plain()) + 1; n <= longLabel {
+			widest = max(widest, n)
+		}
 	}
 	for _, r := range rows {
 		label, value := r.texts[0].plain()+":", r.texts[1].plain()
-		if beside {
-			fmt.Fprintf(out, "%*s%-*s%*s%s\n", indent, "", widest, label, gap, "", value)
+		if utf8.RuneCountInString(label) <= widest && indent+widest+gap+utf8.RuneCountInString(value) <= lineWidth {
+			fmt.Fprintf(out, "%*s%-*s%s\n", indent, "", widest+gap, label, value)
 			continue
 		}
 		for _, line := range wrapped(label, lineWidth-indent) {

@@ -44,10 +44,9 @@ type Content struct {
 var ErrNothing = errors.New("there is nothing to tell")
 
 // Noticed reports whether a notice speaks of the finding: it is at risk, and policy has made
-// it known or has a date for it. What is only observed so far, but with a date, is told
-// with the rest, so that a program needs to be set but once.
+// it known.
 func (f *Finding) Noticed() bool {
-	return (f.State == Open || f.State == Silent) && (f.Do >= policy.Notify || !f.Refuses.IsZero())
+	return (f.State == Open || f.State == Silent) && f.Do >= policy.Notify
 }
 
 // Write makes a notice: one for all that is wrong with the account.
@@ -74,7 +73,7 @@ type letter struct {
 	Case     string
 	Stage    string // early: more than two weeks before the day; soon; day; after; open: there is no day
 	Date     string // the day, like 20. September 2027
-	What     string // the finding where there is one, or several
+	What     string // the finding where there is one; collector, where that is all; or several
 	Does     string // what will fail: fetch, send, or both
 	Programs []letterProgram
 
@@ -104,6 +103,7 @@ type letterUse struct {
 	Findings []string
 	Meaning  []string // what each means, in a sentence or two
 	Date     string   // from when on this is refused, where that is another day than the letter's
+	Ended    bool     // and that day has come
 	Never    bool     // no such day is planned, while the letter has one
 	Steps    []string
 	Settings []fixes.Setting
@@ -143,6 +143,8 @@ func newLetter(n *NoticeInput) (*letter, error) {
 	switch {
 	case len(l.Programs) == 0:
 		return nil, ErrNothing
+	case len(l.Programs) == 1 && l.Programs[0].Collector:
+		l.What = string(fixes.Collector)
 	case len(what) > 1 || len(l.Programs) > 1:
 		l.What = "several"
 	default:
@@ -309,8 +311,8 @@ func (all foundBy) words(n *NoticeInput, l *letter) letterUse {
 	case n.T.IsZero():
 	case first.IsZero():
 		u.Never = true
-	case first.After(n.T):
-		u.Date = longDate(first.In(n.Zone), l.Lang)
+	case DayOf(first, n.Zone) != DayOf(n.T, n.Zone):
+		u.Date, u.Ended = longDate(first.In(n.Zone), l.Lang), !n.Now.Before(first)
 	}
 	class := kind.Class
 	if kind.Collector {
@@ -319,7 +321,7 @@ func (all foundBy) words(n *NoticeInput, l *letter) letterUse {
 	for _, s := range fixes.Steps(class, kind.Protocol, kinds, l.Lang, values) {
 		u.Steps = append(u.Steps, string(s))
 	}
-	u.Settings = fixes.Settings(class, kind.Protocol, l.Lang, values)
+	u.Settings = slices.DeleteFunc(fixes.Settings(class, kind.Protocol, l.Lang, values), func(s fixes.Setting) bool { return s.Label == "" || s.Value == "" })
 	return u
 }
 
