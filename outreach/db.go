@@ -29,7 +29,7 @@ import (
 const schemaVersion = 1
 
 // schema are the tables, written for SQLite; see [dialect]. Each file has those that it works on.
-var schema = []string{metaTables, ledgerTables}
+var schema = []string{metaTables, ledgerTables, outboxTables}
 
 const metaTables = `
 CREATE TABLE IF NOT EXISTS meta (
@@ -53,7 +53,7 @@ type Options struct {
 	Zone     *time.Location // of its days; nil: UTC
 	Campaign string
 	Purpose  string
-	End      Day // of the campaign; 90 days later accounts are deleted
+	End      Day // of the campaign; accounts are deleted [KeptAfterEnd] days later; 0: it has none
 	Now      func() time.Time
 	Who      string // answers for what is done, in the audit
 }
@@ -75,7 +75,7 @@ type Ledger struct {
 var ErrOther = errors.New("this is another ledger")
 
 // OpenLedger opens a ledger, and makes it where there is none. The place is a file, or the
-// address of a PostgreSQL database.
+// address of a PostgreSQL database. What may not be kept any longer is deleted.
 func OpenLedger(ctx context.Context, place string, opt Options) (*Ledger, error) {
 	if opt.Zone == nil {
 		opt.Zone = time.UTC
@@ -100,6 +100,10 @@ func OpenLedger(ctx context.Context, place string, opt Options) (*Ledger, error)
 	if err := l.setUp(ctx); err != nil {
 		l.db.Close()
 		return nil, fmt.Errorf("opening the ledger %s: %w", shownPlace(place), err)
+	}
+	if _, err := l.Expire(ctx); err != nil {
+		l.db.Close()
+		return nil, err
 	}
 	return l, nil
 }

@@ -307,15 +307,22 @@ func (t *tx) audit(what, detail string) error {
 
 // Audited gives what was written down, the oldest first.
 func (l *Ledger) Audited(ctx context.Context) (all []AuditEntry, err error) {
-	err = l.view(ctx, func(t *tx) error {
-		return t.each(func(rows *sql.Rows) error {
-			var e AuditEntry
-			var at string
-			err := rows.Scan(&at, &e.Who, &e.What, &e.Detail)
-			e.Time, _ = time.Parse(time.RFC3339, at) // written above
-			all = append(all, e)
-			return err
-		}, "SELECT time, who, what, detail FROM audit ORDER BY id")
+	err = l.view(ctx, func(t *tx) (err error) {
+		all, err = t.audited()
+		return err
 	})
+	return all, err
+}
+
+// audited is [Ledger.Audited] in a transaction.
+func (t *tx) audited() (all []AuditEntry, err error) {
+	err = t.each(func(rows *sql.Rows) error {
+		var e AuditEntry
+		var at string
+		err := rows.Scan(&at, &e.Who, &e.What, &e.Detail)
+		e.Time, _ = time.Parse(time.RFC3339, at) // written above
+		all = append(all, e)
+		return err
+	}, "SELECT time, who, what, detail FROM audit ORDER BY id")
 	return all, err
 }
