@@ -20,7 +20,7 @@ var rooms = map[string][]string{
 	"policy":    {},                  // pure: no I/O, and so usable by everybody
 	"events":    {},                  // a record and its file
 	"certs":     {},                  // asked in every handshake, knows no session
-	"web":       {},                  // pages and challenges out of plain values
+	"web":       {"policy"},          // policy for what is told of an address alone; pages and challenges are made out of plain values
 	"fixes":     {"policy"},          // words for its findings; otherwise plain values in, texts out
 	"demo":      {},                  // a mail provider that knows nothing of the proxy before it
 	"interop":   {},                  // real servers and clients; its tests run the built program

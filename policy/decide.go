@@ -314,16 +314,23 @@ func Bucket(requirement, account string) Share {
 	return draw(append(seed(b[:0], requirement), account...))
 }
 
-// probeBucket draws a client's network: an IPv4 /24 or an IPv6 /48, since the
-// addresses of one household change within these.
-func probeBucket(requirement string, ip netip.Addr) Share {
+// Network returns what is told of a client's address where that itself is too much: an
+// IPv4 /24 or an IPv6 /48, since the addresses of one household change within these.
+// Without an address it is not valid.
+func Network(ip netip.Addr) netip.Prefix {
 	ip = ip.Unmap().WithZone("")
 	length := 48
 	if ip.Is4() {
 		length = 24
 	}
-	network, err := ip.Prefix(length)
-	if err != nil {
+	network, _ := ip.Prefix(length)
+	return network
+}
+
+// probeBucket draws a client's network.
+func probeBucket(requirement string, ip netip.Addr) Share {
+	network := Network(ip)
+	if !network.IsValid() {
 		return Everybody // no address: outside every share
 	}
 	var b [512]byte

@@ -334,3 +334,16 @@ func TestDecisionsAllocateNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestNetwork(t *testing.T) {
+	for of, want := range map[string]string{
+		"192.0.2.7": "192.0.2.0/24", "::ffff:192.0.2.7": "192.0.2.0/24", "2001:db8:1:2::3": "2001:db8:1::/48", "fe80::1%eth0": "fe80::/48",
+	} {
+		if got := Network(netip.MustParseAddr(of)); got.String() != want {
+			t.Errorf("%s: %v, want %s", of, got, want)
+		}
+	}
+	if got := Network(netip.Addr{}); got.IsValid() {
+		t.Errorf("no address: %v", got)
+	}
+}

@@ -92,7 +92,16 @@ func ended(side byte, err error) *Ending {
 	case errors.Is(err, syscall.ETIMEDOUT), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return &Ending{who: side, Reason: word + "_lost", Sentence: name + " is no longer reachable"}
 	}
-	return &Ending{who: side, Reason: word + "_error", Sentence: fmt.Sprintf("%s: %v", name, err)}
+	return &Ending{who: side, Reason: word + "_error", Sentence: name + ": " + unplaced(err)}
+}
+
+// unplaced is an error without the addresses of its connection: sentences go into the
+// operators' log, too, and the event has the client's.
+func unplaced(err error) string {
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		return op.Op + ": " + op.Err.Error()
+	}
+	return err.Error()
 }
 
 // Strike counts a wrong command, and ends the session at the limit.

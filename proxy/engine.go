@@ -33,7 +33,7 @@ type Recorder interface {
 // Engine runs sessions. Fill its fields, then [Engine.Apply] settings, as often
 // as these change; end it with [Engine.Shutdown].
 type Engine struct {
-	Log    *zap.Logger // operators' log; nil: none
+	Log    *zap.Logger // operators' log, which may be kept longer than events and has no client's whole address; nil: none
 	Events Recorder    // nil: none
 
 	// Watch, where it points to a function, has that called at each answer to a
@@ -208,7 +208,7 @@ func (e *Engine) acceptLoop(sock *socket) {
 			conn.Close()
 			if held, ok := e.full.ready(); ok {
 				e.log().Warn("turned a connection away: limits.connections is reached",
-					zap.Int("limit", now.settings.Connections), zap.Stringer("client", conn.RemoteAddr()), zap.Int("more", held))
+					zap.Int("limit", now.settings.Connections), zap.Stringer("network", policy.Network(addrPort(conn.RemoteAddr()).Addr())), zap.Int("more", held))
 			}
 			continue
 		}

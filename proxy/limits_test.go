@@ -63,8 +63,12 @@ func TestPerAddress(t *testing.T) {
 		if n := r.events(); n != 0 {
 			t.Errorf("%d events of connections turned away", n)
 		}
-		if n := r.logs.FilterMessageSnippet("limits.per_address").Len(); n != 1 {
-			t.Errorf("%d lines in the log of two turned away within a second", n)
+		lines := r.logs.FilterMessageSnippet("limits.per_address").All()
+		if len(lines) != 1 {
+			t.Fatalf("%d lines in the log of two turned away within a second", len(lines))
+		}
+		if got := lines[0].ContextMap()["network"]; got != "2001:db8:1::/48" {
+			t.Errorf("the log, which outlives the events, has %v", got)
 		}
 		c = r.dial("starttls", "[2001:db8:1:3::1]:1") // of another
 		c.want("HELLO proxy.example")
@@ -111,8 +115,12 @@ func TestTotal(t *testing.T) {
 	for range 3 {
 		dial().wantClose()
 	}
-	if n := r.logs.FilterMessageSnippet("limits.connections").Len(); n != 1 {
-		t.Errorf("%d lines in the log of three turned away within a second", n)
+	lines := r.logs.FilterMessageSnippet("limits.connections").All()
+	if len(lines) != 1 {
+		t.Fatalf("%d lines in the log of three turned away within a second", len(lines))
+	}
+	if got := lines[0].ContextMap()["network"]; got != "127.0.0.0/24" {
+		t.Errorf("the log, which outlives the events, has %v", got)
 	}
 	first.conn.Close()
 	for r.engine.Sessions() == 2 {

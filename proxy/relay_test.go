@@ -605,6 +605,10 @@ func TestEndings(t *testing.T) {
 	if e := ended(byBackend, io.EOF); e.who != 'B' || e.Reason != "backend_closed" || !strings.Contains(e.Error(), "the backend closed") {
 		t.Error(e)
 	}
+	odd := &net.OpError{Op: "read", Net: "tcp", Source: mustAddr("192.0.2.1:993"), Addr: mustAddr("198.51.100.7:40000"), Err: errors.New("odd")}
+	if e := ended(byClient, fmt.Errorf("deep: %w", odd)); e.Sentence != "the client: read: odd" {
+		t.Errorf("%q: it goes into the operators' log, too", e.Sentence)
+	}
 	if notHTTP([]byte("GETQUOTA x")) != nil || notHTTP([]byte("a NOOP")) != nil {
 		t.Error("taken for HTTP")
 	}

@@ -275,7 +275,7 @@ func (s *session) arrive() *Ending {
 func (s *session) turnAway() {
 	if held, ok := s.engine.full.ready(); ok {
 		s.engine.log().Warn("turned a connection away: limits.per_address is reached", zap.Int("limit", s.settings.PerAddress),
-			zap.Stringer("client", s.client.Addr()), zap.String("listener", s.listener.Name), zap.Int("more", held))
+			zap.Stringer("network", policy.Network(s.client.Addr())), zap.String("listener", s.listener.Name), zap.Int("more", held))
 	}
 	if !s.listener.Implicit {
 		s.open(Advert{}).Bye(s.refusal(LimitReached))

@@ -313,7 +313,7 @@ func (h *handshake) failed(err error) *Ending {
 	case h.dotted:
 		e.Sentence = "the server name in the hello ends with a dot, against RFC 6066 section 3: alert decode_error"
 	default:
-		e.Sentence = CleanText(err.Error())
+		e.Sentence = CleanText(unplaced(err))
 	}
 	if e.Reason == "handshake_failed" {
 		e.Sentence = "the TLS handshake failed: " + e.Sentence

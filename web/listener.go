@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"mailreeve/policy"
 )
 
 const (
@@ -125,7 +127,7 @@ func (l *bounded) Accept() (net.Conn, error) {
 		taken, lost := l.places.take(conn)
 		if lost != nil {
 			lost.Conn.Close()
-			l.log.Debug("closed the oldest web connection: there are too many", zap.Stringer("client", lost.client.Addr()))
+			l.log.Debug("closed the oldest web connection: there are too many", zap.Stringer("network", policy.Network(lost.client.Addr())))
 		}
 		return taken, nil
 	}

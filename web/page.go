@@ -105,9 +105,9 @@ const style = `:root{color-scheme:light dark}` +
 	`.login th{min-width:9rem}` +
 	`td{font-weight:bold}`
 
-// policy lets a page have its style, and nothing else from anywhere. What default-src
+// contentPolicy lets a page have its style, and nothing else from anywhere. What default-src
 // does not speak for is named (CSP level 2 section 7.4).
-var policy = "default-src 'none'; style-src '" + hashOf(style) + "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+var contentPolicy = "default-src 'none'; style-src '" + hashOf(style) + "'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 func hashOf(text string) string {
 	sum := sha256.Sum256([]byte(text))

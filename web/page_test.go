@@ -118,7 +118,7 @@ func TestPolicy(t *testing.T) {
 	html := string(all.render())
 	_, rest, _ := strings.Cut(html, "<style>")
 	sent, _, _ := strings.Cut(rest, "</style>")
-	if !strings.Contains(policy, "'"+hashOf(sent)+"'") {
-		t.Errorf("the policy %s does not let the style be", policy)
+	if !strings.Contains(contentPolicy, "'"+hashOf(sent)+"'") {
+		t.Errorf("the policy %s does not let the style be", contentPolicy)
 	}
 }

@@ -44,12 +44,15 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
+
+	"mailreeve/policy"
 )
 
 const (
@@ -228,13 +231,30 @@ func (s *Site) log() *zap.Logger {
 type complaints struct{ log *zap.Logger }
 
 func (c complaints) Write(line []byte) (int, error) {
-	text := string(line)
+	text := shortened(string(line))
 	if strings.HasPrefix(text, "http: panic") {
 		c.log.Error("answering a web request failed", zap.String("error", clean(text, 4<<10)))
 	} else {
 		c.log.Debug("a web client's request failed", zap.String("error", clean(text, 200)))
 	}
 	return len(line), nil
+}
+
+// shortened has networks in a text of net/http's in place of addresses: the log may be
+// kept longer than these should be.
+func shortened(text string) string {
+	words := strings.Split(text, " ")
+	for i, word := range words {
+		bare := strings.TrimSuffix(word, ":")
+		ends := strings.Split(bare, "->") // as package net writes a connection's
+		for j, end := range ends {
+			if at, err := netip.ParseAddrPort(end); err == nil {
+				ends[j] = policy.Network(at.Addr()).String()
+			}
+		}
+		words[i] = strings.Join(ends, "->") + word[len(bare):]
+	}
+	return strings.Join(words, " ")
 }
 
 // clean makes a text with a stranger's words fit for a line of a log: printable

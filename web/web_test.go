@@ -203,7 +203,7 @@ func TestAnswers(t *testing.T) {
 func checkHeader(t testing.TB, res *http.Response) {
 	t.Helper()
 	for key, value := range map[string]string{
-		"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Content-Security-Policy": policy,
+		"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Content-Security-Policy": contentPolicy,
 		"Location": "", "Server": "", "Set-Cookie": "", "Strict-Transport-Security": "", "Refresh": "",
 	} {
 		if got := res.Header.Get(key); got != value {
@@ -605,6 +605,21 @@ func TestPanic(t *testing.T) {
 	}
 }
 
+// TestLogShortens: the log may be kept longer than whole addresses should be.
+func TestLogShortens(t *testing.T) {
+	for said, want := range map[string]string{
+		"http: TLS handshake error from 192.0.2.7:5555: EOF":                                                               "http: TLS handshake error from 192.0.2.0/24: EOF",
+		"http: TLS handshake error from [2001:db8:1:2::3]:5555: read tcp [2001:db8::1]:443->[2001:db8:1:2::3]:5555: reset": "http: TLS handshake error from 2001:db8:1::/48: read tcp 2001:db8::/48->2001:db8:1::/48: reset",
+		"http: panic serving 192.0.2.7:5555: at 12:30":                                                                     "http: panic serving 192.0.2.0/24: at 12:30",
+	} {
+		core, logs := observer.New(zapcore.DebugLevel)
+		log.New(complaints{zap.New(core)}, "", 0).Print(said)
+		if got := logs.All()[0].Context[0].String; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
 // certificate makes one for a name.
 func certificate(t testing.TB, name string) *tls.Certificate {
 	t.Helper()
@@ -819,7 +834,7 @@ func FuzzAnswer(f *testing.F) {
 		}
 		for key, values := range w.header {
 			for _, v := range values {
-				if !slices.Contains([]string{"nosniff", "no-referrer", policy, "no-store", "max-age=300", "de", "en",
+				if !slices.Contains([]string{"nosniff", "no-referrer", contentPolicy, "no-store", "max-age=300", "de", "en",
 					"text/html; charset=utf-8", "text/plain", "text/plain; charset=utf-8", fmt.Sprint(len(w.body))}, v) {
 					t.Errorf("%s: %q", key, v)
 				}
