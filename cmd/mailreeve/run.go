@@ -158,7 +158,6 @@ func (d *daemonized) start(also *screen) error {
 	if _, err := d.apply(c); err != nil {
 		return err
 	}
-	d.policy.say()
 	socket := ""
 	if c.State != "" {
 		socket = watchSocket(c.State)
@@ -166,6 +165,7 @@ func (d *daemonized) start(also *screen) error {
 	if d.watch, err = newWatching(socket, &d.engine.Watch, d.log); err != nil { // customers are served all the same
 		d.log.Warn("logins cannot be watched as they happen", zap.Error(err))
 	}
+	d.policy.say()
 	return nil
 }
 
