@@ -116,7 +116,7 @@ func TestTheTruthIsOfTheseEvents(t *testing.T) {
 		day := e.Time.In(w.Zone)
 		got[of{e.Account, e.Protocol, e.TLS, e.Mechanism, e.Host, e.UserForm, e.Port, time.Date(day.Year(), day.Month(), day.Day(), 0, 0, 0, 0, w.Zone)}]++
 	})
-	truth := w.Truth(w.Now())
+	truth := w.Truth(w.Now(), w.Days)
 	for _, a := range truth.Accounts {
 		for _, u := range a.Uses {
 			for _, d := range u.Days {
@@ -135,7 +135,7 @@ func TestTheTruthIsOfTheseEvents(t *testing.T) {
 // TestThereIsSomethingOfEverything looks for all that makes a difference to who reads the events.
 func TestThereIsSomethingOfEverything(t *testing.T) {
 	w := world(t, traffic.Plan{Seed: 3, Accounts: 8000, Busy: 0.2})
-	truth := w.Truth(w.Now())
+	truth := w.Truth(w.Now(), w.Days)
 	there := map[string]int{}
 	for _, a := range truth.Accounts {
 		if len(a.Findings) == 0 {
@@ -192,6 +192,11 @@ func TestThereIsSomethingOfEverything(t *testing.T) {
 	}
 	if sizes[true] == 0 || sizes[false] == 0 {
 		t.Errorf("%d days of large collectors, %d of small ones", sizes[true], sizes[false])
+	}
+	for _, l := range []traffic.Loss{traffic.All, traffic.Some, traffic.Away, traffic.Kept, traffic.None} {
+		if !slices.ContainsFunc(truth.Accounts, func(a traffic.Account) bool { return a.Loss == l }) {
+			t.Errorf("of nobody the loss is %s", l)
+		}
 	}
 	for _, r := range []traffic.Reason{traffic.Nothing, traffic.Quiet, traffic.Spared, traffic.Mended, traffic.Due} {
 		if !slices.ContainsFunc(truth.Accounts, func(a traffic.Account) bool { return a.Notice.Reason == r }) {
@@ -294,7 +299,7 @@ func TestWhatCannotBe(t *testing.T) {
 // that in the end nothing is open.
 func TestTruthGrowsOlder(t *testing.T) {
 	w := world(t, traffic.Plan{Seed: 5, Accounts: 3000, Busy: 0.3})
-	now, later := w.Truth(w.Now()), w.Truth(w.Now().Add(15*24*time.Hour))
+	now, later := w.Truth(w.Now(), w.Days), w.Truth(w.Now().Add(15*24*time.Hour), w.Days)
 	for i, a := range later.Accounts {
 		was := now.Accounts[i]
 		if a.Name != was.Name || len(a.Findings) != len(was.Findings) {
@@ -343,7 +348,7 @@ func TestProgramsAreKnown(t *testing.T) {
 		guess
 	}
 	known := map[of]bool{}
-	for _, a := range w.Truth(w.Now()).Accounts {
+	for _, a := range w.Truth(w.Now(), w.Days).Accounts {
 		for _, u := range a.Uses {
 			known[of{a.Name, u.Listener, u.Mechanism, u.UserForm, guess{u.Class, u.Program}}] = true
 		}

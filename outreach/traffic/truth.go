@@ -26,6 +26,7 @@ type Account struct {
 	Findings     []Finding // by demand, brand, protocol, class and collector
 	Told         Told
 	Notice       Notice
+	Loss         Loss // if all demands were to deny now, by the days asked for
 }
 
 // Use is a way in which an account logged in.
@@ -76,6 +77,10 @@ type Finding struct {
 	State          string
 	First, Last    time.Time // first instants of days
 	Days, Sessions int
+
+	on     []int32 // sessions with the fault by day, without trials
+	met    []bool  // days on which the demand was met
+	spared bool
 }
 
 // Told is what the proxy last told somebody in refusing or warning.
@@ -84,6 +89,18 @@ type Told struct {
 	Do   policy.Action
 	Rule string
 }
+
+// Loss is what an account loses.
+type Loss string
+
+// The losses.
+const (
+	All  Loss = "all"    // it comes with nothing else
+	Some Loss = "some"   // it comes in other ways, too
+	Away Loss = "silent" // something, and it has not come at all for 14 days
+	Kept Loss = "exempt" // nothing, but only by an exception
+	None Loss = "none"
+)
 
 // Reason is what a plan makes of an account.
 type Reason string
@@ -116,16 +133,21 @@ var (
 )
 
 // Truth counts what is to be found in the events of all days, as of an instant: uses and what was
-// told are those of all days, findings do not look ahead.
-func (w *World) Truth(now time.Time) *Truth {
+// told are those of all days, findings do not look ahead. Losses are by the last days, so many
+// as asked for; of an account that was not seen in these, there is none.
+func (w *World) Truth(now time.Time, days int) *Truth {
 	t := &Truth{}
 	played := make([]int, w.Days)
 	for i := range w.people {
+		p := &w.people[i]
 		a := w.account(i, t, played)
 		if len(a.Uses) == 0 {
 			continue
 		}
-		w.find(&a, &w.people[i], now)
+		today := w.since(now)
+		a.Findings = w.find(&a, p, 0, today)
+		a.Notice = w.tell(&a, now)
+		a.Loss = w.lose(&a, p, today-days+1, today)
 		t.Accounts = append(t.Accounts, a)
 	}
 	for _, n := range played {
@@ -208,40 +230,40 @@ func (u *Use) same(o *Use) bool {
 // person's.
 func (w *World) crowded(d *device) bool { return d.fetcher < 2 }
 
-// find lists what is wrong, and who is told.
-func (w *World) find(a *Account, p *person, now time.Time) {
-	today := w.since(now)
-	days := min(w.Days, today+1)
+// find lists what is wrong, by some days alone.
+func (w *World) find(a *Account, p *person, from, today int) (all []Finding) {
+	from, days := max(from, 0), min(w.Days, today+1)
 	for i := range w.Demands {
 		demand := &w.Demands[i]
 		fault := finding[demand.Fault]
-		kinds := map[Kind][]int32{} // sessions with the fault by day, without trials
-		fine := map[Kind]int{}      // the last day on which it was met
+		kinds := map[Kind]*Finding{}
+		of := func(u *Use) *Finding {
+			f := kinds[u.kind()]
+			if f == nil {
+				f = &Finding{Demand: demand, Kind: u.kind(), on: make([]int32, days), met: make([]bool, days), spared: w.spared(p, demand.ID)}
+				kinds[f.Kind] = f
+			}
+			return f
+		}
 		for i := range a.Uses {
 			u := &a.Uses[i]
-			if u.wrong&fault == 0 {
-				if met := last(u.on[:days]); u.says(fault) && met >= fine[u.kind()] {
-					fine[u.kind()] = met
+			f, often := of(u), 0
+			for day := from; day < days; day++ {
+				often += int(min(u.tries[day], 1))
+			}
+			for day := from; day < days; day++ {
+				switch n := u.on[day]; {
+				case u.wrong&fault == 0:
+					f.met[day] = f.met[day] || n > 0 && u.says(fault)
+				case often < probedOften:
+					f.on[day] += n - u.tries[day]
+				default:
+					f.on[day] += n
 				}
-				continue
-			}
-			often := 0
-			for _, n := range u.tries[:days] {
-				often += int(min(n, 1))
-			}
-			if kinds[u.kind()] == nil {
-				kinds[u.kind()] = make([]int32, days)
-			}
-			for day, n := range u.on[:days] {
-				if often < probedOften {
-					n -= u.tries[day]
-				}
-				kinds[u.kind()][day] += n
 			}
 		}
-		for kind, on := range kinds {
-			f := Finding{Demand: demand, Kind: kind}
-			for day, n := range on {
+		for _, f := range kinds {
+			for day, n := range f.on {
 				if n == 0 {
 					continue
 				}
@@ -252,28 +274,81 @@ func (w *World) find(a *Account, p *person, now time.Time) {
 				f.Days++
 				f.Sessions += int(n)
 			}
-			if f.Days == 0 {
-				continue
+			if f.Days > 0 {
+				f.State = f.At(today)
+				all = append(all, *f)
 			}
-			switch last := last(on); {
-			case w.spared(p, demand.ID):
-				f.State = Exempt
-			case today-last < fixedAfter:
-				f.State = Open
-			case fine[kind] > last:
-				f.State = Fixed
-			default:
-				f.State = Silent
-			}
-			a.Findings = append(a.Findings, f)
 		}
 	}
-	slices.SortFunc(a.Findings, func(a, b Finding) int {
+	slices.SortFunc(all, func(a, b Finding) int {
 		collector := map[bool]int{true: 1}
 		return cmp.Or(cmp.Compare(a.Demand.ID, b.Demand.ID), cmp.Compare(a.Kind.Brand, b.Kind.Brand), cmp.Compare(a.Kind.Protocol, b.Kind.Protocol),
 			cmp.Compare(a.Kind.Class, b.Kind.Class), cmp.Compare(collector[a.Kind.Collector], collector[b.Kind.Collector]))
 	})
-	a.Notice = w.tell(a, now)
+	return all
+}
+
+// At is its state on a day, by what was known then; empty before it was first seen.
+// Exceptions count on all days.
+func (f *Finding) At(day int) string {
+	until := min(day+1, len(f.on))
+	last := last(f.on[:until])
+	switch {
+	case last < 0:
+		return ""
+	case f.spared:
+		return Exempt
+	case day-last < fixedAfter:
+		return Open
+	case slices.Contains(f.met[last+1:until], true):
+		return Fixed
+	}
+	return Silent
+}
+
+// lose says what the account loses if all demands deny, by some days alone.
+func (w *World) lose(a *Account, p *person, from, today int) Loss {
+	from, days := max(from, 0), min(w.Days, today+1)
+	broken, loses, excepted := map[Kind]bool{}, false, false
+	for _, f := range w.find(a, p, from, today) {
+		spared := f.spared
+		f.spared = false // whether it goes on does not depend on who may
+		if state := f.At(today); state != Open && state != Silent {
+			continue
+		}
+		if spared {
+			excepted = true
+		} else {
+			loses, broken[f.Kind] = true, true
+		}
+	}
+	all, lastSeen := true, -1
+	for i := range a.Uses {
+		u := &a.Uses[i]
+		seen := last(u.on[:days])
+		if seen < from {
+			continue
+		}
+		lastSeen = max(lastSeen, seen)
+		denied := false
+		for _, d := range w.Demands {
+			denied = denied || u.wrong&finding[d.Fault] != 0 && !w.spared(p, d.ID)
+		}
+		all = all && denied && broken[u.kind()]
+	}
+	switch {
+	case lastSeen < 0:
+		return ""
+	case !loses && excepted:
+		return Kept
+	case !loses:
+		return None
+	case today-lastSeen >= fixedAfter:
+		return Away
+	case all:
+		return All
+	}
+	return Some
 }
 
 // last is the last day on which something is; -1 where there is none.
