@@ -112,11 +112,12 @@ type examined struct {
 	*Account
 	trails []trail
 	facts  []*policy.Facts // of each use
+	fails  []bool          // whether it violates something
 	until  Day             // today: what is later is not looked at
 }
 
 func examine(p *policy.Policy, a *Account, now time.Time, zone *time.Location) *examined {
-	x := &examined{Account: a, facts: make([]*policy.Facts, len(a.Uses)), until: DayOf(now, zone)}
+	x := &examined{Account: a, facts: make([]*policy.Facts, len(a.Uses)), fails: make([]bool, len(a.Uses)), until: DayOf(now, zone)}
 	type key struct {
 		rule *policy.Requirement
 		kind Kind
@@ -132,6 +133,7 @@ func examine(p *policy.Policy, a *Account, now time.Time, zone *time.Location) *
 		for _, v := range p.Violations(x.facts[i], now) {
 			k := key{v.Rule, u.kind()}
 			found[k] = append(found[k], violation{u, v})
+			x.fails[i] = true
 		}
 	}
 	for k, violations := range found {

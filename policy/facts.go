@@ -60,7 +60,7 @@ const (
 
 	UserPass = "USERPASS" // Mech: POP3 USER and PASS, the IMAP LOGIN command
 
-	Clean  = "clean"  // Ledger: seen, and never with a finding, for as long as the ratchet asks
+	Clean  = "clean"  // Ledger: seen for as long as the longest ratchet asks, of late too, and in that time certainly without a finding
 	Open   = "open"   // Ledger: there is a finding
 	Fixed  = "fixed"  // Ledger: there was one
 	Exempt = "exempt" // Ledger: somebody decided so
