@@ -306,9 +306,8 @@ func TestWatchCounts(t *testing.T) {
 			}
 			w := NewWatch(p, nil, in(8))
 			w.Foresee([]Forecast{{Requirement: "encrypted", At: begin, Seen: 1000, Made: in(9)}})
-			for i := range 150 {
-				w.Heard(session(begin.Add(-2*time.Hour), policy.Notify, address(i), "encrypted"))
-				w.Heard(session(begin.Add(-time.Hour), policy.Notify, address(i), "encrypted"))
+			for i := range 300 {
+				w.Heard(session(begin.Add(time.Duration(i/150-2)*time.Hour), policy.Notify, address(i), "encrypted"))
 			}
 			for i := range most {
 				w.Heard(session(begin, policy.Deny, address(i), "encrypted"))

@@ -100,14 +100,14 @@ func (s *Snapshot) Counts() map[string]int {
 	return all
 }
 
-// clean is what is asked of a clean account.
-type clean struct {
+// demand is what is asked of a clean account.
+type demand struct {
 	days      Day
 	ratcheted []*policy.Requirement
 }
 
-func cleanness(p *policy.Policy) clean {
-	var c clean
+func cleanness(p *policy.Policy) demand {
+	var c demand
 	longest := time.Duration(0)
 	for _, r := range p.Requirements() {
 		has := false
@@ -129,7 +129,7 @@ func cleanness(p *policy.Policy) clean {
 	return c
 }
 
-func (c *clean) standing(x *examined) standing {
+func (c *demand) standing(x *examined) standing {
 	worst := State("")
 	for i := range x.trails {
 		worst = worse(worst, x.trails[i].State)
@@ -148,7 +148,7 @@ func (c *clean) standing(x *examined) standing {
 }
 
 // of reports whether an account is clean, of whose findings none is open.
-func (c *clean) of(x *examined) bool {
+func (c *demand) of(x *examined) bool {
 	first, seen := x.first()
 	begin := x.until - c.days
 	if !seen || first > begin {
