@@ -211,8 +211,9 @@ func (w *World) use(a *Account, p *person, d *device, s *session) *Use {
 		Host: set.Host, SNI: set.SNI, Mechanism: set.Mechanism, UserForm: set.UserForm,
 		Class: d.class, Program: d.called, Network: s.network(d), Collector: d.program == &collector && w.crowded(d), wrong: s.wrong}
 	for i := range a.Uses {
-		if a.Uses[i].same(&fresh) {
-			return &a.Uses[i]
+		if u := &a.Uses[i]; u.same(&fresh) {
+			u.Collector = u.Collector || fresh.Collector // who fetches his mail himself in the very same way is not told apart
+			return u
 		}
 	}
 	fresh.on, fresh.tries = make([]int32, w.Days), make([]int32, w.Days)
@@ -222,7 +223,7 @@ func (w *World) use(a *Account, p *person, d *device, s *session) *Use {
 
 // same compares all that lasts.
 func (u *Use) same(o *Use) bool {
-	return u.kind() == o.kind() && u.Listener == o.Listener && u.Port == o.Port && u.Entry == o.Entry && u.TLS == o.TLS && u.CipherClass == o.CipherClass &&
+	return u.Brand == o.Brand && u.Protocol == o.Protocol && u.Class == o.Class && u.Listener == o.Listener && u.Port == o.Port && u.Entry == o.Entry && u.TLS == o.TLS && u.CipherClass == o.CipherClass &&
 		u.Host == o.Host && u.SNI == o.SNI && u.Mechanism == o.Mechanism && u.UserForm == o.UserForm && u.Program == o.Program && u.Network == o.Network
 }
 
