@@ -143,7 +143,10 @@ func sqliteSource(path string) (driver, source string, err error) {
 func makeFile(path string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return nil
+		if f, err = os.OpenFile(path, os.O_RDWR, 0); err == nil { // SQLite would not say so plainly who may not
+			err = f.Close()
+		}
+		return err
 	} else if err != nil {
 		return err
 	}

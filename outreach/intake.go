@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,7 +59,7 @@ func (t *Tally) add(o *Tally) {
 func (t *Tally) unknown(line []byte) {
 	t.Unknown++
 	if len(t.Samples) < mostSamples {
-		t.Samples = append(t.Samples, clean(string(line[:min(len(line), longestSample)]), longestSample))
+		t.Samples = append(t.Samples, cleanLine(string(line[:min(len(line), longestSample)]), longestSample))
 	}
 }
 
@@ -297,16 +299,16 @@ func (r *reader) blocks(ctx context.Context, running *sync.WaitGroup, f *sourceF
 }
 
 // Follow takes in the files of a log of events, again and again, until the context ends: the
-// dated files beside the one at the path, and that itself. Several processes may
+// one at the path, and those beside it that once were that. Several processes may
 // follow the same files. After each look that brought something or failed, told is called;
-// only an error that will stay ends it. What may not be kept any longer is deleted as days begin.
+// only [ErrEnded] ends it. What may not be kept any longer is deleted as days begin.
 func (in *Intake) Follow(ctx context.Context, path string, every time.Duration, told func(Tally, error)) error {
-	looked := map[string]fs.FileInfo{}
+	f := in.Follower(path)
 	day := in.Ledger.today()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
-		tally, err := in.look(ctx, path, looked)
+		tally, err := f.Look(ctx)
 		if today := in.Ledger.today(); today != day {
 			day = today
 			_, expireErr := in.Ledger.Expire(ctx)
@@ -329,37 +331,43 @@ func (in *Intake) Follow(ctx context.Context, path string, every time.Duration, 
 	}
 }
 
-// look reads what is new. Files that have not changed since are not opened.
-func (in *Intake) look(ctx context.Context, path string, looked map[string]fs.FileInfo) (total Tally, err error) {
-	files, err := eventFiles(path)
+// Follower takes in what is new in the files of a log of events.
+type Follower struct {
+	in   *Intake
+	path string
+	seen map[string]fs.FileInfo // files as they were before they were read
+}
+
+// Follower follows the log of events at a path.
+func (in *Intake) Follower(path string) *Follower {
+	return &Follower{in: in, path: path, seen: map[string]fs.FileInfo{}}
+}
+
+// Look reads what is new, the oldest first. Files that have not changed since are not opened.
+func (f *Follower) Look(ctx context.Context) (total Tally, err error) {
+	files, err := EventFiles(f.path)
 	if err != nil {
-		return total, err
+		return total, fmt.Errorf("looking for events: %w", err)
 	}
-	here := map[string]bool{}
 	for _, file := range files {
-		here[file] = true
 		info, err := os.Stat(file)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // it has gone, or has its dated name now: seen the next time
+			continue // it is gone, or has its dated name now and is seen the next time
 		} else if err != nil {
-			return total, err
+			return total, fmt.Errorf("looking for events: %w", err)
 		}
-		if was := looked[file]; was != nil && os.SameFile(was, info) && was.Size() == info.Size() && was.ModTime().Equal(info.ModTime()) {
+		if was := f.seen[file]; was != nil && os.SameFile(was, info) && was.Size() == info.Size() && was.ModTime().Equal(info.ModTime()) {
 			continue
 		}
-		tally, err := in.Read(ctx, Events, file)
+		tally, err := f.in.Read(ctx, Events, file)
 		total.add(&tally)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		} else if err != nil {
 			return total, err
 		}
-		looked[file] = info
+		f.seen[file] = info
 	}
-	for file := range looked {
-		if !here[file] {
-			delete(looked, file)
-		}
-	}
+	maps.DeleteFunc(f.seen, func(file string, _ fs.FileInfo) bool { return !slices.Contains(files, file) })
 	return total, nil
 }

@@ -134,9 +134,9 @@ const (
 	mostAccount = 320 // of an account (RFC 5321 section 4.5.3.1)
 )
 
-// clean bounds a text of a stranger and takes out what is no text: PostgreSQL would refuse it,
+// cleanLine bounds a text of a stranger and takes out what is no text: PostgreSQL would refuse it,
 // and a terminal obey it.
-func clean(s string, most int) string {
+func cleanLine(s string, most int) string {
 	if len(s) > most {
 		s = s[:most]
 		for range utf8.UTFMax - 1 { // a letter that was cut in two
@@ -212,15 +212,15 @@ func among(word string, known ...string) string {
 func (w *ways) shape(e *events.Session, network string) *Shape {
 	class, program := fixes.Classify(e.Protocol, e.ClientID, e.Hello, e.Mechanism)
 	s := Shape{
-		Brand: clean(e.Brand, longestText), Listener: clean(e.Listener, longestText), Protocol: clean(e.Protocol, longestText), Port: e.Port,
-		Entry: clean(e.Entry, longestText), TLS: clean(e.TLS, longestText), CipherClass: clean(e.CipherClass, longestText), Host: clean(e.Host, longestText),
-		UserForm: clean(e.UserForm, longestText), Class: class, Program: clean(program, longestText), Network: network,
+		Brand: cleanLine(e.Brand, longestText), Listener: cleanLine(e.Listener, longestText), Protocol: cleanLine(e.Protocol, longestText), Port: e.Port,
+		Entry: cleanLine(e.Entry, longestText), TLS: cleanLine(e.TLS, longestText), CipherClass: cleanLine(e.CipherClass, longestText), Host: cleanLine(e.Host, longestText),
+		UserForm: cleanLine(e.UserForm, longestText), Class: class, Program: cleanLine(program, longestText), Network: network,
 	}
 	if e.Mechanism != "" {
 		s.Mechanism = policy.KnownMech(e.Mechanism)
 	}
 	if e.Host != policy.Canonical && e.Host != policy.Absent {
-		s.SNI = clean(strings.ToLower(e.SNI), longestText)
+		s.SNI = cleanLine(strings.ToLower(e.SNI), longestText)
 	}
 	return w.one(s)
 }
@@ -239,7 +239,7 @@ func told(day Day, action, refused, rule string, beside bool) Told {
 	if refused != "policy" && refused != "policy_for_now" && !beside {
 		return Told{}
 	}
-	t := Told{Day: day, Rule: clean(rule, longestText)}
+	t := Told{Day: day, Rule: cleanLine(rule, longestText)}
 	if t.Action.UnmarshalText([]byte(action)) != nil || t.Action < policy.Warn {
 		return Told{}
 	}

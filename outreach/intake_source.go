@@ -213,9 +213,9 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return s[:i], s[i+len(sep):], true
 }
 
-// eventFiles are the files of a log of events, the oldest first: the one at its path and
+// EventFiles are the files of a log of events, the oldest first: the one at its path and
 // those that were it.
-func eventFiles(path string) ([]string, error) {
+func EventFiles(path string) ([]string, error) {
 	dir, name := filepath.Split(path)
 	stem := strings.TrimSuffix(name, filepath.Ext(name))
 	entries, err := os.ReadDir(filepath.Clean(dir))

@@ -273,13 +273,17 @@ func (t *tx) shapes(known map[int64]*Shape, missing iter.Seq[int64]) error {
 	return nil
 }
 
-// Span is the first and the last day of which there are sessions; both are 0 where there are none.
-func (l *Ledger) Span(ctx context.Context) (first, last Day, err error) {
+// Size is how much there is: accounts, and the first and the last day of which there are sessions; 0 where
+// there are none.
+func (l *Ledger) Size(ctx context.Context) (accounts int, first, last Day, err error) {
 	err = l.view(ctx, func(t *tx) error {
+		if _, err := t.one([]any{&accounts}, "SELECT COUNT(*) FROM account"); err != nil {
+			return err
+		}
 		_, err := t.one([]any{&first, &last}, "SELECT COALESCE(MIN(day), 0), COALESCE(MAX(day), 0) FROM seen")
 		return err
 	})
-	return first, last, err
+	return accounts, first, last, err
 }
 
 // AuditEntry is something that was done with data of customers.

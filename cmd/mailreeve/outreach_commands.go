@@ -4,5 +4,7 @@ import "github.com/spf13/cobra"
 
 // outreachCommands are the commands of outreach, in the order of a campaign.
 func outreachCommands() []*cobra.Command {
-	return []*cobra.Command{}
+	return []*cobra.Command{
+		newOutreachImport(), newOutreachFollow(), newOutreachForget(), newOutreachExport(), newOutreachAudit(),
+	}
 }
