@@ -10,8 +10,8 @@ import (
 	"mailreeve/policy"
 )
 
-// until is when all exceptions end.
-const until = 300 * 24 * time.Hour
+// until is how long after the last day exceptions end: a policy has none for longer than 180 days.
+const until = 150 * 24 * time.Hour
 
 // requires is what a policy asks for, so that each fault violates it.
 var requires = map[policy.Finding]string{

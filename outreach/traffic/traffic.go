@@ -121,7 +121,7 @@ type Exception struct {
 type World struct {
 	Plan
 	Demands    []Demand    // by ID
-	Exceptions []Exception // to observe, all of them until long after the last day
+	Exceptions []Exception // to observe, all of them until 150 days after the last one
 	mix        Mix
 	days       []time.Time // when each begins, and when the last ends
 	people     []person
