@@ -118,7 +118,7 @@ func (s *Schedule) Look(p *policy.Policy, a *Account, past []Past, now time.Time
 		case f.State == Exempt:
 			exempt = true
 		case f.State == Fixed:
-		case f.Noticed():
+		case f.Do >= policy.Notify:
 			told = append(told, f)
 		default:
 			risk = true
@@ -276,12 +276,16 @@ func (s *Schedule) on(steps []int, n int, t Day, account string) Day {
 	day := t + Day(step)
 	switch {
 	case step < -spreadDays || step >= Undated:
-		window := spreadDays
+		end := day + spreadDays
 		if n+1 < len(steps) {
-			window = min(window, steps[n+1]-step)
+			if next := steps[n+1]; next < -spreadDays || next >= Undated {
+				end = min(end, t+Day(next))
+			} else {
+				end = min(end, s.on(steps, n+1, t, account))
+			}
 		}
 		var open []Day
-		for d := day; d < day+Day(window); d++ {
+		for d := day; d < end; d++ {
 			if s.Office.On(d) {
 				open = append(open, d)
 			}

@@ -44,15 +44,14 @@ func (o *Office) Opens(now time.Time) time.Time {
 		if !o.Days[at] {
 			continue
 		}
-		t := time.Date(y, m, d+i, 0, int(o.Begin/time.Minute), 0, 0, o.Zone)
-		for range 180 { // where the clock is put forward over the beginning, time.Date may lie before it
+		// Where the clock is put forward over the beginning, time.Date lies an hour before or after it.
+		for t := time.Date(y, m, d+i, 0, max(0, int(o.Begin/time.Minute)-60), 0, 0, o.Zone); DayOf(t, o.Zone) <= DayOf(now, o.Zone)+Day(i); t = t.Add(time.Minute) {
 			if !t.Before(now) && o.Open(t) {
 				return t
 			}
-			if t.Before(now) {
+			if h, m, _ := t.In(o.Zone).Clock(); time.Duration(h)*time.Hour+time.Duration(m)*time.Minute >= o.Until {
 				break
 			}
-			t = t.Add(time.Minute)
 		}
 	}
 	return time.Time{}

@@ -115,12 +115,12 @@ func (c *connection) offer(m *ready, at func(string)) (doing string, err error) 
 	if err != nil {
 		return "DATA", err
 	}
+	c.data = data
 	at("data")
 	c.conn.SetDeadline(time.Now().Add(sendTime))
 	if _, err := data.Write(m.bytes); err != nil {
 		return "DATA", err
 	}
-	c.data = data
 	return "", nil
 }
 
@@ -135,8 +135,13 @@ func (c *connection) end() (said string, err error) {
 	return heardLine(r.StatusText), nil
 }
 
-// quit takes leave. Whether the server answers does not matter any more.
+// quit takes leave. Whether the server answers does not matter any more. In the middle of a mail
+// nothing is said: package textproto would end the mail with a dot before any other command.
 func (c *connection) quit() {
+	if c.data != nil {
+		c.close()
+		return
+	}
 	c.client.CommandTimeout = 2 * time.Second
 	if c.client.Quit() != nil {
 		c.close()
