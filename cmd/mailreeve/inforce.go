@@ -45,6 +45,14 @@ type coming struct {
 // now is the policy's clock.
 func (w *inForce) now() time.Time { return time.Now().Add(w.shift) }
 
+// held is the hold that was put last, with the times as the policy's clock has them; nil where
+// there is none.
+func (w *inForce) held() *policy.Hold {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.hold
+}
+
 // put has a policy watched, which came into force, and the hold looked for in a file.
 func (w *inForce) put(p *policy.Policy, hold string) {
 	w.mu.Lock()

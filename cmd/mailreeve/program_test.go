@@ -503,7 +503,7 @@ func TestReloadListeners(t *testing.T) {
 	for range 2 {
 		s.configure(more, elsewhere)
 		s.reload()
-		s.log.await(t, "events and log.format take effect at the next start")
+		s.log.await(t, "events, log.format and outreach take effect at the next start")
 	}
 	s.configure(more, rest)
 	s.reload()

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"os/signal"
+	"reflect"
 	"sync"
 	"syscall"
 	"time"
@@ -29,8 +30,8 @@ func newRun() *cobra.Command {
 		Long: `Run the proxy with a configuration file, until SIGTERM or SIGINT.
 
 SIGHUP reads the file and the certificates anew: sessions go on, and a file with
-an error leaves the old configuration in force and says so. Only events, log.format
-and the session tickets in state wait for the next start. It opens the event log
+an error leaves the old configuration in force and says so. Only events, log.format,
+outreach and the session tickets in state wait for the next start. It opens the event log
 anew too, for logrotate. Certificates and lists of names that change by
 themselves are seen within half a minute, without a signal.
 
@@ -90,8 +91,9 @@ type daemonized struct {
 	lists  lists
 	policy *inForce
 	watch  *watching
-	room   room   // that was told last
-	at     string // where the policy's clock begins, in a rehearsal
+	ledger *ledgered // nil: the configuration has no outreach
+	room   room      // that was told last
+	at     string    // where the policy's clock begins, in a rehearsal
 
 	heard func(coming) // where given, hears what the policy begins by itself
 }
@@ -139,7 +141,6 @@ func (d *daemonized) start(also *screen) error {
 	if d.kept, err = newKept(c, d.engine, d.log); err != nil {
 		return err
 	}
-	d.engine.Events = recorders{d.events, d.kept.metrics, also}
 	d.policy = &inForce{log: d.log, set: d.engine.SetHold, heard: d.heard}
 	d.kept.metrics.registry.MustRegister(d.policy)
 	p, err := c.Enforced()
@@ -155,6 +156,11 @@ func (d *daemonized) start(also *screen) error {
 		d.policy.shift = time.Until(now)
 	}
 	d.policy.put(p, c.Hold) // before the first client
+	if c.Outreach != nil {
+		d.ledger = newLedgered(c, p, d.policy.held(), d.policy.now, d.log)
+		d.kept.metrics.registry.MustRegister(d.ledger)
+	}
+	d.engine.Events = recorders{d.events, d.kept.metrics, d.ledger, also}
 	if _, err := d.apply(c); err != nil {
 		return err
 	}
@@ -173,6 +179,9 @@ func (d *daemonized) start(also *screen) error {
 func (d *daemonized) close() {
 	if d.watch != nil {
 		d.watch.end()
+	}
+	if d.ledger != nil {
+		d.ledger.end()
 	}
 	if d.kept != nil {
 		d.kept.end()
@@ -205,6 +214,9 @@ func (d *daemonized) serve(signals <-chan os.Signal) {
 			}
 		case <-second.C:
 			d.policy.tick()
+			if d.ledger != nil {
+				d.ledger.guard(d.config.Hold, d.policy.held(), d.policy.shift)
+			}
 		case <-litter.C:
 			memory.look()
 		case <-hour.C:
@@ -235,6 +247,9 @@ func (d *daemonized) apply(c *config.Config) (*proxy.Settings, error) {
 	if d.policy.shift != 0 {
 		s.Now = d.policy.now
 	}
+	if d.ledger != nil {
+		s.Ledger = d.ledger.account
+	}
 	seen := look(c)
 	next, err := d.kept.prepare(c, d.config)
 	if err != nil {
@@ -250,6 +265,9 @@ func (d *daemonized) apply(c *config.Config) (*proxy.Settings, error) {
 	d.sayListening(s, before)
 	next.commit()
 	d.policy.put(s.Policy, c.Hold)
+	if d.ledger != nil {
+		d.ledger.use(s.Policy)
+	}
 	return s, nil
 }
 
@@ -279,8 +297,8 @@ func (d *daemonized) reload() {
 		d.sayWrong(err)
 		return
 	}
-	if c.Events != d.began.Events || c.Log.Format != d.began.Log.Format {
-		d.log.Warn("events and log.format take effect at the next start")
+	if c.Events != d.began.Events || c.Log.Format != d.began.Log.Format || !reflect.DeepEqual(c.Outreach, d.began.Outreach) {
+		d.log.Warn("events, log.format and outreach take effect at the next start")
 	}
 	if d.kept.issuer != nil {
 		d.kept.issuer.Retry() // what failed is mended now, perhaps, and not in six hours
@@ -438,6 +456,7 @@ func (d *daemonized) sayListening(s *proxy.Settings, before *config.Config) {
 type recorders struct {
 	log   *events.Log
 	count *metrics
+	books *ledgered // nil: there is none
 	also  *screen
 }
 
@@ -447,6 +466,9 @@ func (r recorders) Record(e *events.Session) error {
 		r.also.show(e)
 	}
 	r.count.Record(e)
+	if r.books != nil {
+		r.books.Record(e)
+	}
 	err := r.log.Record(e)
 	if err != nil {
 		r.count.eventFailed()
