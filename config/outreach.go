@@ -194,6 +194,7 @@ func (k *checker) outreach() {
 		} else if _, has := u.User.Password(); has || u.Query().Has("password") {
 			k.fail("outreach.ledger", "there is a password in the address", cure)
 		}
+	case filepath.Dir(o.Ledger) == k.State: // it is made
 	default:
 		if info, err := os.Stat(filepath.Dir(o.Ledger)); err != nil || !info.IsDir() {
 			k.fail("outreach.ledger", "there is no directory "+filepath.Dir(o.Ledger), "make it, and let the program's user write there")

@@ -167,7 +167,9 @@ func (l *ledgered) number(ctx context.Context, ledger *outreach.Ledger) error {
 	if err != nil {
 		return err
 	}
-	l.snapshot.Store(s)
+	if l.snapshot.Swap(s) == nil {
+		l.log.Info("the ledger is read", zap.Any("accounts", s.Counts()))
+	}
 	l.watch.Foresee(forecasts)
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -85,6 +87,11 @@ func (f *outreachFlags) open(c *cobra.Command) (*outreachOf, error) {
 // openLedger opens the ledger of a configuration that has outreach.
 func openLedger(ctx context.Context, c *config.Config, who string, now func() time.Time) (*outreach.Ledger, error) {
 	o := c.Outreach
+	if c.State != "" && !o.PostgreSQL() && filepath.Dir(o.Ledger) == c.State {
+		if err := os.MkdirAll(c.State, 0o700); err != nil {
+			return nil, fmt.Errorf("making the directory of the ledger: %w", err)
+		}
+	}
 	zone := o.Timezone.Location()
 	l, err := outreach.OpenLedger(ctx, o.Ledger, outreach.Options{
 		Zone: zone, Campaign: string(o.Campaign), Purpose: string(o.Purpose), End: outreach.DayOf(o.End.In(zone), zone), Now: now, Who: who,
