@@ -428,7 +428,7 @@ const (
 </body>
 </html>
 `
-	rowStyle = "border: 1px solid #888888; padding: 6px 10px; text-align: left; vertical-align: top;"
+	rowStyle = "border: 1px solid #888888; padding: 6px 10px; text-align: left; vertical-align: top; overflow-wrap: anywhere;"
 )
 
 // htmlText prints blocks for the programs that most people use.

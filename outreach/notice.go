@@ -204,10 +204,7 @@ func grouped(findings []Finding) []*letterDevice {
 		if !f.Noticed() {
 			continue
 		}
-		class := f.Kind.Class
-		if f.Kind.Collector {
-			class = fixes.Collector
-		}
+		class := f.Kind.class()
 		at := slices.IndexFunc(all, func(d *letterDevice) bool { return d.class == class })
 		if at < 0 {
 			at, all = len(all), append(all, &letterDevice{class: class, collector: f.Kind.Collector})
@@ -271,11 +268,32 @@ func newest(all foundBy) *Use {
 
 // words are the program's.
 func (d *letterDevice) words(lang string) letterProgram {
-	p := letterProgram{Name: d.class.Name(lang), Known: d.class != fixes.Unknown && !d.collector, Collector: d.collector}
-	if name := d.newest().Program; name != "" && !d.collector {
-		p.Name, p.Known = oneLine(name), true
+	return letterProgram{Name: ProgramName(d.class, d.newest().Program, lang), Known: d.class != fixes.Unknown && !d.collector, Collector: d.collector}
+}
+
+// class is that of the texts.
+func (k Kind) class() fixes.Class {
+	if k.Collector {
+		return fixes.Collector
 	}
-	return p
+	return k.Class
+}
+
+// ProgramName is what people call a program: Thunderbird 153, or where its own name says
+// little, what it is as well: "ein Drucker, Scanner oder anderes Gerät (Brother)".
+func ProgramName(class fixes.Class, program, lang string) string {
+	name := class.Name(lang)
+	program = oneLine(program)
+	if strings.HasPrefix(program, name) {
+		return program
+	}
+	if _, system, ok := strings.Cut(program, ", "); ok { // Mail, iOS 18
+		program = system
+	}
+	if program == "" || class == fixes.Collector {
+		return name
+	}
+	return name + " (" + program + ")"
 }
 
 // words are those of a program's findings by one protocol.
@@ -314,10 +332,7 @@ func (all foundBy) words(n *NoticeInput, l *letter) letterUse {
 	case DayOf(first, n.Zone) != DayOf(n.T, n.Zone):
 		u.Date, u.Ended = longDate(first.In(n.Zone), l.Lang), !n.Now.Before(first)
 	}
-	class := kind.Class
-	if kind.Collector {
-		class = fixes.Collector
-	}
+	class := kind.class()
 	for _, s := range fixes.Steps(class, kind.Protocol, kinds, l.Lang, values) {
 		u.Steps = append(u.Steps, string(s))
 	}

@@ -5,6 +5,8 @@ import "github.com/spf13/cobra"
 // outreachCommands are the commands of outreach, in the order of a campaign.
 func outreachCommands() []*cobra.Command {
 	return []*cobra.Command{
-		newOutreachImport(), newOutreachFollow(), newOutreachForget(), newOutreachExport(), newOutreachAudit(),
+		newOutreachImport(), newOutreachFollow(),
+		newOutreachShow(), newOutreachTemplate(), newOutreachLint(), newOutreachPreview(),
+		newOutreachForget(), newOutreachExport(), newOutreachAudit(),
 	}
 }
