@@ -248,10 +248,7 @@ func (w *World) find(a *Account, p *person, from, today int) (all []Finding) {
 		}
 		for i := range a.Uses {
 			u := &a.Uses[i]
-			f, often := of(u), 0
-			for day := from; day < days; day++ {
-				often += int(min(u.tries[day], 1))
-			}
+			f, often := of(u), a.tried(u, from, days)
 			for day := from; day < days; day++ {
 				switch n := u.on[day]; {
 				case u.wrong&fault == 0:
@@ -287,6 +284,21 @@ func (w *World) find(a *Account, p *person, from, today int) (all []Finding) {
 			cmp.Compare(a.Kind.Class, b.Kind.Class), cmp.Compare(collector[a.Kind.Collector], collector[b.Kind.Collector]))
 	})
 	return all
+}
+
+// tried is on how many days a program of this kind has tried the settings of a use.
+func (a *Account) tried(u *Use, from, days int) (n int) {
+	for day := from; day < days; day++ {
+		if slices.ContainsFunc(a.Uses, func(o Use) bool { return o.tries[day] > 0 && o.kind() == u.kind() && o.set() == u.set() }) {
+			n++
+		}
+	}
+	return n
+}
+
+// set is what people set in a program.
+func (u *Use) set() setting {
+	return setting{Port: u.Port, Entry: u.Entry, TLS: u.TLS, Host: u.Host, SNI: u.SNI, Mechanism: u.Mechanism, UserForm: u.UserForm}
 }
 
 // At is its state on a day, by what was known then; empty before it was first seen.
