@@ -100,6 +100,7 @@ func TestLedgerIsNoMustHave(t *testing.T) {
 	s.command("outreach", "follow", "--once", "-c", s.path("mailreeve.yaml"))
 	s.write("state/ledger.db", "this is no database, and never was one, whatever its name says about it")
 	s.start(nil, []string{"run", "-c", s.path("mailreeve.yaml"), "--now", "2019-12-31T12:00:00Z"})
+	s.log.await(t, "policy in force")
 	s.log.await(t, "the ledger cannot be used; customers are served all the same")
 	if line := s.inClear(); !strings.HasPrefix(line, "+OK") {
 		t.Errorf("without a ledger: %s", line)
