@@ -23,12 +23,11 @@ var reportColumns = []column{
 	{"told on", "Hinweis am"}, {"told by", "Hinweis wegen"}, {"call", "Anruf gewünscht"}, {"bounced", "unzustellbar"},
 }
 
-// words are the values of a column in German; in English they are as in JSON.
+// germanWords are the values of a column in German; in English they are as in JSON.
 var germanWords = map[string]string{
-	"open": "offen", "silent": "still", "fixed": "behoben", "exempt": "ausgenommen", "clean": "in Ordnung",
-	"yes": "ja", "no": "nein",
-	"all": "alle Geräte", "some": "einige Geräte", "none": "keines",
-	"plain": "keine", "starttls": "STARTTLS", "implicit": "TLS von Anfang an", "bare": "ohne Domain", "address": "Adresse",
+	"open": "offen", "silent": "still", "fixed": "behoben", "exempt": "ausgenommen",
+	"all": "alle Geräte", "some": "einige Geräte",
+	"starttls": "STARTTLS", "implicit": "von Anfang an", "bare": "ohne Domain", "address": "Adresse",
 	"pass": "nichts", "observe": "zählen", "notify": "Hinweis per Mail", "warn": "Warnung", "tempfail": "vorübergehend abweisen", "deny": "abweisen", "refuse": "nicht anbieten",
 }
 

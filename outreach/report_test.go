@@ -312,7 +312,7 @@ func TestReportSheet(t *testing.T) {
 	}{
 		{"de", []string{
 			"Format|Konto|Marke|Anforderung|Befund|Stand|Protokoll|Programm (vermutet)|Version|Sammeldienst|Netz|Port|Verschlüsselung|Anmeldeverfahren|Servername|Benutzername|zuerst gesehen|zuletzt gesehen|Tage|Anmeldungen|in Ordnung zuletzt|Regel tut|abgewiesen ab|Ausnahme|Ausnahme endet|Hinweis am|Hinweis wegen|Anruf gewünscht|unzustellbar",
-			"report-1|'=2+5+cmd|' /C calc'!A0@a.example|alpha|host|legacy_hostname|offen|imap|PROGRAM|153|nein|dsl|993|TLS 1.3, TLS von Anfang an|PLAIN|mail;old\nexample|Adresse|2026-11-22|2026-11-22|1|1||zählen|2027-02-10||||||",
+			"report-1|'=2+5+cmd|' /C calc'!A0@a.example|alpha|host|legacy_hostname|offen|imap|PROGRAM|153|nein|dsl|993|TLS 1.3, von Anfang an|PLAIN|mail;old\nexample|Adresse|2026-11-22|2026-11-22|1|1||zählen|2027-02-10||||||",
 			"report-1|ben@a.example|alpha|encrypted|plaintext|ausgenommen|imap|PROGRAM|153|nein|dsl|143|keine|CRAM-MD5||Adresse|2026-11-19|2026-11-19|1|2||Hinweis per Mail|2027-01-01|x|2026-12-21|2026-11-20|password||",
 			"report-1|ben@a.example|alpha|password|mechanism|offen|imap|PROGRAM|153|nein|dsl|143|keine|CRAM-MD5||Adresse|2026-11-19|2026-11-19|1|2||abweisen|2026-11-17|||2026-11-20|password||",
 		}},

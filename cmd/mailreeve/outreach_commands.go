@@ -5,7 +5,7 @@ import "github.com/spf13/cobra"
 // outreachCommands are the commands of outreach, in the order of a campaign.
 func outreachCommands() []*cobra.Command {
 	return []*cobra.Command{
-		newOutreachImport(), newOutreachFollow(),
+		newOutreachImport(), newOutreachFollow(), newOutreachReport(), newOutreachImpact(),
 		newOutreachShow(), newOutreachTemplate(), newOutreachLint(), newOutreachPreview(),
 		newOutreachForget(), newOutreachExport(), newOutreachAudit(),
 	}
