@@ -70,7 +70,7 @@ const (
 	troubles    = 4                // attempts to reach the server before a run gives up
 	firstPause  = 30 * time.Second // before the second of them; it doubles
 	inARow      = 10               // refused notices after which something else must be wrong
-	askAgain    = 5 * time.Second  // how often a waiting sender looks whether it was stopped
+	askAgain    = 30 * time.Second // how often a waiting sender looks whether it was stopped; it always does before a mail
 	firstPutOff = 15 * time.Minute // what the server did not take is offered again after this; it doubles
 	lastPutOff  = 12 * time.Hour
 	dialTime    = 30 * time.Second
