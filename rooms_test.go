@@ -17,15 +17,15 @@ import (
 // not a test's, with the reason. A front imports no other front: what two of
 // them need is the engine's. What is not listed may import nothing.
 var rooms = map[string][]string{
-	"policy":    {},                  // pure: no I/O, and so usable by everybody
-	"events":    {},                  // a record and its file
-	"certs":     {},                  // asked in every handshake, knows no session
-	"web":       {"policy"},          // policy for what is told of an address alone; pages and challenges are made out of plain values
-	"fixes":     {"policy"},          // words for its findings; otherwise plain values in, texts out
-	"demo":      {},                  // a mail provider that knows nothing of the proxy before it
-	"interop":   {},                  // real servers and clients; its tests run the built program
-	"bench":     {"interop"},         // starts servers as the tests do; all else it measures from outside
-	"config":    {"certs", "policy"}, // policy for the types of its file
+	"policy":    {},                              // pure: no I/O, and so usable by everybody
+	"events":    {},                              // a record and its file
+	"certs":     {},                              // asked in every handshake, knows no session
+	"web":       {"policy"},                      // policy for what is told of an address alone; pages and challenges are made out of plain values
+	"fixes":     {"policy"},                      // words for its findings; otherwise plain values in, texts out
+	"demo":      {},                              // a mail provider that knows nothing of the proxy before it
+	"interop":   {},                              // real servers and clients; its tests run the built program
+	"bench":     {"interop", "outreach/traffic"}, // starts servers as the tests do, and writes events; all else it measures from outside
+	"config":    {"certs", "policy"},             // policy for the types of its file
 	"proxy":     {"policy", "events"},
 	"imapfront": {"proxy", "policy"}, // policy for the names of mechanisms alone
 	"popfront":  {"proxy", "policy"},

@@ -6,6 +6,7 @@
 //	go run ./bench -against ../before            another state of Mailreeve beside it
 //	go run ./bench -profile login                where Mailreeve's time or memory goes
 //	go run ./bench -soak 10m -sessions 9500      Mailreeve alone, for long
+//	go run ./bench -intake                       the ledger: a month of events of 100,000 accounts
 //
 // # Method
 //
@@ -63,6 +64,7 @@ const usageText = `Measures Mailreeve beside nginx mail, HAProxy and Dovecot, an
   go run ./bench -out bench/results           writes latest.md and latest.json there
   go run ./bench -profile login               where Mailreeve's CPU goes, or its memory
   go run ./bench -soak 10m -sessions 9500     silent sessions of which 1 % wake up each second
+  go run ./bench -intake                      ten million events into the ledger, and out of it
 
 A proxy that is not installed is left out; to install all, type: interop/install
 It ends with 1 if anything failed, was cut or got lost. A budget that is not met
@@ -96,7 +98,7 @@ type options struct {
 	only, proxies, out, profile string
 	tree, against               string
 	rounds, sessions            int
-	quick                       bool
+	quick, intake               bool
 	soak                        time.Duration
 	load                        scale
 }
@@ -122,6 +124,7 @@ func run(ctx context.Context, args []string) error {
 	f.StringVar(&o.against, "against", "", "measure Mailreeve from the source in this `directory` beside it, as \"other\"")
 	f.StringVar(&o.profile, "profile", "", "profile Mailreeve at this `work`")
 	f.DurationVar(&o.soak, "soak", 0, "hold silent sessions for this `time`, Mailreeve alone")
+	f.BoolVar(&o.intake, "intake", false, "take a month of events into the ledger, and ask it")
 	f.IntVar(&o.sessions, "sessions", 9500, "how many, for -soak")
 	f.Usage = func() {
 		fmt.Fprint(f.Output(), usageText)
@@ -157,6 +160,8 @@ func run(ctx context.Context, args []string) error {
 		return profile(ctx, o)
 	case o.soak > 0:
 		return soak(ctx, o)
+	case o.intake:
+		return intake(ctx, o)
 	}
 	r, err := measure(ctx, o)
 	if err != nil {
