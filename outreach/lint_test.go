@@ -246,3 +246,19 @@ func TestStageFollowsTheClock(t *testing.T) {
 		}
 	}
 }
+
+// TestPortsOfBoth holds that who fetches mail is not told of sending, where a policy ends the ports
+// of STARTTLS for both.
+func TestPortsOfBoth(t *testing.T) {
+	for protocol, sends := range map[string]bool{"imap": false, "pop3": false, "submission": true} {
+		for lang, word := range map[string]string{"de": "sendet", "en": "sends"} {
+			c, err := Write(Sample(noticeBrand(), lang, noticeDay, noticeNow, noticeZone, SampleUse{Class: fixes.Thunderbird, Protocol: protocol, Findings: []policy.Finding{policy.FindingPort}}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(c.Text, word) != sends {
+				t.Errorf("%s, %s:\n%s", protocol, lang, c.Text)
+			}
+		}
+	}
+}

@@ -401,7 +401,8 @@ func wrapped(text string, most int) (lines []string) {
 
 // The frame of a letter in HTML. Outlook 2007 to 2019 draw with Word, which knows widths of
 // tables and none of other things, hence the comment that only it reads. There is no
-// colour: with color-scheme a program draws light on dark where its user likes that. The
+// colour: with color-scheme a program draws light on dark where its user likes that. On a narrow
+// screen a value stands below its label, since a host name that breaks is typed wrong. The
 // hint at formats keeps phones from making links of numbers and dates.
 const (
 	htmlHead = `<!DOCTYPE html>
@@ -413,7 +414,15 @@ const (
 <meta name="supported-color-schemes" content="light dark">
 <meta name="format-detection" content="telephone=no, date=no, address=no, email=no, url=no">
 <title>%[2]s</title>
-<style>:root { color-scheme: light dark; supported-color-schemes: light dark; }</style>
+<style>
+:root { color-scheme: light dark; supported-color-schemes: light dark; }
+@media (max-width: 520px) {
+table.values, table.values tbody, table.values tr, table.values th, table.values td { display: block; }
+table.values th { border-bottom: 0 !important; padding-bottom: 0 !important; }
+table.values tr + tr th { border-top: 0 !important; }
+table.values td { border-top: 0 !important; padding-top: 0 !important; }
+}
+</style>
 </head>
 <body style="margin: 0; padding: 0;">
 <table role="presentation" width="100%%" border="0" cellpadding="0" cellspacing="0">
@@ -428,7 +437,7 @@ const (
 </body>
 </html>
 `
-	rowStyle = "border: 1px solid #888888; padding: 6px 10px; text-align: left; vertical-align: top; overflow-wrap: anywhere;"
+	rowStyle = "border: 1px solid #888888; padding: 6px 10px; text-align: left; vertical-align: top; overflow-wrap: break-word;"
 )
 
 // htmlText prints blocks for the programs that most people use.
@@ -455,7 +464,7 @@ func htmlText(lang, subject string, blocks []block) string {
 			}
 			fmt.Fprintf(&out, "</%s>\n", tag)
 		case table:
-			out.WriteString("<table border=\"0\" cellpadding=\"6\" cellspacing=\"0\" style=\"margin: 0 0 16px 0; border-collapse: collapse; font-size: 16px;\">\n")
+			out.WriteString("<table class=\"values\" border=\"0\" cellpadding=\"6\" cellspacing=\"0\" style=\"margin: 0 0 16px 0; border-collapse: collapse; font-size: 16px;\">\n")
 			for _, it := range b.items {
 				fmt.Fprintf(&out, "<tr><th scope=\"row\" style=\"%[1]s font-weight: normal;\">%[2]s</th><td style=\"%[1]s font-weight: bold;\">%[3]s</td></tr>\n",
 					rowStyle, text(it.texts[0]), text(it.texts[1]))

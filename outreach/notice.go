@@ -315,7 +315,7 @@ func (all foundBy) words(n *NoticeInput, l *letter) letterUse {
 		}
 		kinds = append(kinds, f.Rule.Finding)
 		u.Findings = append(u.Findings, string(f.Rule.Finding))
-		u.Meaning = append(u.Meaning, fixes.Explain(f.Rule.Finding, l.Lang))
+		u.Meaning = append(u.Meaning, meaning(f, l.Lang))
 		use := f.Uses[0]
 		switch f.Rule.Finding {
 		case policy.LegacyHostname:
@@ -338,6 +338,18 @@ func (all foundBy) words(n *NoticeInput, l *letter) letterUse {
 	}
 	u.Settings = slices.DeleteFunc(fixes.Settings(class, kind.Protocol, l.Lang, values), func(s fixes.Setting) bool { return s.Label == "" || s.Value == "" })
 	return u
+}
+
+// meaning is what a finding means to a customer. The catalogue's words for a port speak of
+// sending, and a policy may end the ports of STARTTLS for fetching as well.
+func meaning(f *Finding, lang string) string {
+	switch {
+	case f.Rule.Finding != policy.FindingPort || f.Kind.Protocol == submission:
+		return fixes.Explain(f.Rule.Finding, lang)
+	case lang == "en":
+		return "Your mail program uses a port that we are closing. There is another port that is encrypted from the beginning."
+	}
+	return "Ihr E-Mail-Programm benutzt einen Port, den wir schließen. Es gibt einen anderen, der von Anfang an verschlüsselt ist."
 }
 
 var protocolNames = map[string]string{"imap": "IMAP", "pop3": "POP3", submission: "SMTP"}
