@@ -18,7 +18,10 @@
 //
 // # Where it lies
 //
-// account.go has the words, findings.go what is wrong with an account. ledger.go and
-// its like keep it (SQLite, or PostgreSQL for a fleet), intake.go fills it. report.go
-// and impact.go count, plan.go and what follows it send notices.
+// account.go has the words, findings.go what is wrong with an account. db.go and ledger.go
+// keep it (SQLite, or PostgreSQL for a fleet), the intake files fill it, privacy.go empties
+// it. report.go and impact.go count; snapshot.go and guard.go answer policy. plan.go says who
+// is told when, notice.go, markup.go and compose.go write, lint.go reads that over, outbox.go
+// and send.go see that each leaves once, and bounce.go hears of those that return.
+// support.go is what the support desk sees.
 package outreach

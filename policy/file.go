@@ -61,7 +61,7 @@ type FileBrownout struct {
 
 // FileRatchet is a [Ratchet] in the file.
 type FileRatchet struct {
-	Clean time.Duration `yaml:"clean" required:"true" example:"60d" min:"1d" max:"3650d" doc:"How long an account has been seen without a finding."`
+	Clean time.Duration `yaml:"clean" required:"true" example:"60d" min:"1d" max:"3650d" doc:"How long the ledger has seen an account, within the last 14 days too, with nothing that violates any requirement. What is not known counts against it."`
 	Do    Action        `yaml:"do" required:"true" example:"deny" doc:"What a violation meets then."`
 }
 
@@ -69,7 +69,7 @@ type FileRatchet struct {
 // the accounts seen still have an open finding of this requirement, the program
 // puts a hold with Do.
 type FileGuard struct {
-	Open Share  `yaml:"open" required:"true" example:"2%" doc:"Most of the accounts seen that may still have an open finding of this requirement. If there are more when the stage begins, the program puts a hold with do."`
+	Open Share  `yaml:"open" required:"true" example:"2%" doc:"Most of the accounts seen in 30 days that may have an open or silent finding of this requirement. If there are more when the stage begins, or the ledger has no numbers, the program puts a hold with do."`
 	Do   Action `yaml:"do" required:"true" example:"notify" doc:"The most that the hold leaves of this and all other requirements, until somebody lifts it or it ends. It is milder than the stage."`
 }
 
