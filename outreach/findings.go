@@ -236,7 +236,7 @@ func (u *Use) setting() setting {
 // day, and finds what is right at last.
 func (x *examined) probes(violating []*Use, kept func(*Use, int) bool) func(*Use, DayCount) bool {
 	never := func(*Use, DayCount) bool { return false }
-	if u := violating[0]; u.Class != fixes.AppleMail && u.Class != fixes.Unknown || u.Collector {
+	if u := violating[0]; u.Class != fixes.AppleMail && u.Class != fixes.Apple && u.Class != fixes.Unknown || u.Collector {
 		return never
 	}
 	kind := violating[0].kind()

@@ -273,7 +273,7 @@ func model(p *policy.Policy, a *Account, until Day) (lines []string) {
 		id := rule.ID
 		for _, k := range kinds {
 			trial := func(u *Use, day Day) bool {
-				if k.Collector || k.Class != fixes.AppleMail && k.Class != fixes.Unknown || u.On(day) > 2 {
+				if k.Collector || k.Class != fixes.AppleMail && k.Class != fixes.Apple && k.Class != fixes.Unknown || u.On(day) > 2 {
 					return false
 				}
 				tried, right := map[string]bool{}, false
@@ -369,7 +369,7 @@ func TestTrail(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a := drawAccount(t, "anna@a.example", 8)
 		for i := range a.Uses {
-			if c := a.Uses[i].Class; c == fixes.AppleMail || c == fixes.Unknown {
+			if c := a.Uses[i].Class; c == fixes.AppleMail || c == fixes.Apple || c == fixes.Unknown {
 				a.Uses[i].Class = fixes.IOSMail
 			}
 		}

@@ -104,7 +104,7 @@ func excused(got, want []found) bool {
 		} else if f.days > mostTrials {
 			return false
 		}
-		if f.kind.Class != fixes.Unknown && f.kind.Class != fixes.AppleMail {
+		if f.kind.Class != fixes.Unknown && f.kind.Class != fixes.AppleMail && f.kind.Class != fixes.Apple {
 			return false
 		}
 	}
