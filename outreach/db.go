@@ -261,7 +261,7 @@ func (l *Ledger) tx(ctx context.Context, do func(*tx) error) error {
 // writersLock is the number of the lock that writers in PostgreSQL share.
 const writersLock = 0x6d61696c72656576 // "mailreev"
 
-// view reads, all of it as of one moment.
+// view reads, all of it as of one moment. What it would write is not kept.
 func (l *Ledger) view(ctx context.Context, do func(*tx) error) error { return l.try(ctx, true, do) }
 
 // try is one transaction.
@@ -276,7 +276,7 @@ func (l *Ledger) try(ctx context.Context, reading bool, do func(*tx) error) erro
 	}
 	t := &tx{l, ctx, s}
 	defer s.Rollback()
-	if err := do(t); err != nil {
+	if err := do(t); err != nil || reading {
 		return err
 	}
 	if err := l.may("commit"); err != nil {

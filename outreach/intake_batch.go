@@ -289,11 +289,15 @@ func (w *writing) rows(head string, columns int, tail string, args []any) {
 			if i > 0 {
 				b.WriteString(", ")
 			}
-			b.WriteString(arguments(1+i*columns, columns))
+			if w.t.l.postgres {
+				b.WriteString(arguments(1+i*columns, columns))
+			} else {
+				// SQLite's driver looks each $1 up by its name, through all the others.
+				b.WriteString("(?" + strings.Repeat(", ?", columns-1) + ")")
+			}
 		}
 		b.WriteString(" " + tail)
-		query := b.String()
-		statement, err := w.t.sql.PrepareContext(w.t.ctx, query)
+		statement, err := w.t.sql.PrepareContext(w.t.ctx, b.String())
 		if err != nil {
 			w.err = err
 			return
