@@ -13,8 +13,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
-	"syscall"
 	"text/template"
 	"time"
 
@@ -248,10 +248,19 @@ func (v *village) configure() error {
 func (v *village) run(ctx context.Context, program string, args ...string) ([]byte, Cost, error) {
 	cmd := exec.CommandContext(ctx, program, append(append([]string{"outreach"}, args...), "-c", v.file("mailreeve.yaml"))...)
 	var said, out bytes.Buffer
+	var cost Cost
 	cmd.Stdout, cmd.Stderr = &out, &said
 	begun := time.Now()
-	err := cmd.Run()
-	cost := Cost{Seconds: time.Since(begun).Seconds()}
+	err := cmd.Start()
+	if err == nil {
+		peak := make(chan int64)
+		ended := make(chan struct{})
+		go func() { peak <- watchPeak(cmd.Process.Pid, ended) }()
+		err = cmd.Wait()
+		close(ended)
+		cost.Memory = <-peak
+	}
+	cost.Seconds = time.Since(begun).Seconds()
 	if ctx.Err() != nil {
 		return nil, cost, ctx.Err()
 	}
@@ -259,10 +268,40 @@ func (v *village) run(ctx context.Context, program string, args ...string) ([]by
 		return nil, cost, fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, strings.TrimSpace(said.String()))
 	}
 	cost.CPU = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
-	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		cost.Memory = usage.Maxrss * 1024 // getrusage(2) says KiB on Linux
-	}
 	return out.Bytes(), cost, nil
+}
+
+// watchPeak looks at the most memory that a process has had resident, until it ends: a hundred times
+// a second, for afterwards nobody can say. What wait(2) tells then counts this program's own
+// memory, too, which the process shares until it executes its program.
+func watchPeak(pid int, ended <-chan struct{}) (peak int64) {
+	look := time.NewTicker(10 * time.Millisecond)
+	defer look.Stop()
+	for {
+		select {
+		case <-ended:
+			return peak
+		case <-look.C:
+			peak = max(peak, peakOf(pid))
+		}
+	}
+}
+
+// peakOf is VmHWM of proc_pid_status(5), in bytes; 0 where there is none any more.
+func peakOf(pid int) int64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		if name, value, _ := strings.Cut(line, ":"); name == "VmHWM" {
+			kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
+			if err == nil {
+				return kib * 1024
+			}
+		}
+	}
+	return 0
 }
 
 func mebibytes(n int64) string { return number(float64(n)/(1<<20)) + " MiB" }
