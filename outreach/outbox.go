@@ -514,6 +514,18 @@ func (l *Ledger) Doubts(ctx context.Context) (all []Notice, err error) {
 	return all, nil
 }
 
+// Unsent are the notices that the server refused for good.
+func (l *Ledger) Unsent(ctx context.Context) (all []Notice, err error) {
+	err = l.view(ctx, func(t *tx) error {
+		all, err = t.notices("state = 'failed'")
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading notices that were refused: %w", err)
+	}
+	return all, nil
+}
+
 // Recover is to be called before doubts are listed: it finds those of senders that are dead.
 func (l *Ledger) Recover(ctx context.Context) (doubts int, err error) { return l.recover(ctx, dead) }
 

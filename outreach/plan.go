@@ -92,6 +92,7 @@ type Item struct {
 	On       Day       `json:"on,omitzero"`   // when it is due, or looked at again; 0: no day is known
 	T        time.Time `json:"date,omitzero"` // from when on the account is refused; zero: no such day
 	Brand    string    `json:"brand"`
+	Letter   bool      `json:"letter,omitempty"` // it is to be told, and no program of it can fetch mail any more: a letter or a call is surer
 }
 
 const (
@@ -149,6 +150,7 @@ func (s *Schedule) Look(p *policy.Policy, a *Account, past []Past, now time.Time
 		return say(ReasonNoAddress, 0, "its name is no mail address to write to")
 	}
 
+	i.Letter = CutOff(a, told, now)
 	i.T = s.day(told, today)
 	steps, at := s.Steps, DayOf(i.T, s.Office.Zone)
 	if i.T.IsZero() {
@@ -327,6 +329,7 @@ func brandOf(findings []Finding, a *Account) (brand string) {
 
 // Plan is who is told today, and how far the days reach.
 type Plan struct {
+	Format   string         `json:"format"`
 	Campaign string         `json:"campaign"`
 	Day      Day            `json:"day"`
 	Open     bool           `json:"open"` // the office opens today
@@ -335,6 +338,7 @@ type Plan struct {
 	Left     int            `json:"left"` // of today's budget
 	Steps    map[string]int `json:"steps"`
 	Reasons  map[Reason]int `json:"reasons"`
+	Letters  int            `json:"letters"` // accounts that are to be told and can fetch no mail
 	Dates    []Backlog      `json:"dates"`
 	Items    []Item         `json:"items,omitempty"` // of all that have something wrong: first who is told, in the order of sending
 }
@@ -351,7 +355,7 @@ type Backlog struct {
 // Make plans the day. left is what remains of its budget, past what an account was sent.
 func (s *Schedule) Make(p *policy.Policy, accounts iter.Seq2[*Account, error], past func(string) []Past, left int, now time.Time) (*Plan, error) {
 	today := DayOf(now, s.Office.Zone)
-	plan := &Plan{Campaign: s.Campaign, Day: today, Open: s.Office.On(today), PerDay: s.PerDay, Left: max(0, left),
+	plan := &Plan{Format: PlanFormat, Campaign: s.Campaign, Day: today, Open: s.Office.On(today), PerDay: s.PerDay, Left: max(0, left),
 		Steps: map[string]int{}, Reasons: map[Reason]int{}}
 	dates := map[Day]*Backlog{}
 	var due, others []Item
@@ -403,6 +407,9 @@ func (s *Schedule) Make(p *policy.Policy, accounts iter.Seq2[*Account, error], p
 	plan.Items = append(due, others...)
 	for _, i := range plan.Items {
 		plan.Reasons[i.Reason]++
+		if i.Letter {
+			plan.Letters++
+		}
 	}
 	for _, b := range dates {
 		plan.Dates = append(plan.Dates, *b)

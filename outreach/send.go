@@ -76,6 +76,12 @@ const (
 	dialTime    = 30 * time.Second
 )
 
+// ReturnPathFits reports whether the local part of return paths with a token is as short as
+// it must be (RFC 5321 section 4.5.3.1.1).
+func ReturnPathFits(envelope string) bool {
+	return strings.LastIndexByte(envelope, '@')+1+tokenLen <= 64
+}
+
 // Run sends what is due. When the context ends, it ends after the mail under way.
 func (s *Sender) Run(ctx context.Context) (Run, error) {
 	run := Run{States: map[NoticeState]int{}}

@@ -41,10 +41,17 @@ type serverTrouble struct {
 }
 
 func (e *serverTrouble) Error() string {
-	return fmt.Sprintf("the submission server: %s: %s", e.doing, heardLine(e.err.Error()))
+	return "the submission server: " + e.said()
 }
 func (e *serverTrouble) Unwrap() error { return e.err }
-func (e *serverTrouble) said() string  { return e.doing + ": " + heardLine(e.err.Error()) }
+
+// said is what went wrong, in the server's words where it had some.
+func (e *serverTrouble) said() string {
+	if a := answerOf(e.err); a.code != 0 {
+		return e.doing + ": " + a.said
+	}
+	return e.doing + ": " + heardLine(e.err.Error())
+}
 
 // Refused reports whether an error is the server's own no, which a person has to look after.
 func Refused(err error) bool {

@@ -7,6 +7,7 @@ func outreachCommands() []*cobra.Command {
 	return []*cobra.Command{
 		newOutreachImport(), newOutreachFollow(), newOutreachReport(), newOutreachImpact(),
 		newOutreachShow(), newOutreachTemplate(), newOutreachLint(), newOutreachPreview(),
+		newOutreachPlan(), newOutreachSend(), newOutreachStop(), newOutreachResume(), newOutreachDoubts(), newOutreachBounce(), newOutreachCall(),
 		newOutreachForget(), newOutreachExport(), newOutreachAudit(),
 	}
 }
