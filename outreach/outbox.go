@@ -120,6 +120,9 @@ type Notice struct {
 // Key is the notice's place in the campaign.
 func (n *Notice) Key() Key { return Key{n.Account, n.Series, n.Step} }
 
+// Token is what tells its bounces, and its lines in a server's log.
+func (n *Notice) Token() string { return n.token }
+
 // Marks makes the numbers of this ledger's notices.
 func (l *Ledger) Marks() Marks { return Marks{l.secret, l.opt.Campaign} }
 

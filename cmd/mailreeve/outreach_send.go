@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -23,7 +24,6 @@ import (
 
 	"mailreeve/config"
 	"mailreeve/outreach"
-	"mailreeve/outreach/logs"
 	"mailreeve/policy"
 )
 
@@ -499,8 +499,8 @@ func newOutreachDoubts() *cobra.Command {
 connection, between the last line of the mail and the server's answer. There is one mail or none;
 none of them is sent again by itself.
 
-The server knows. --log reads Postfix's log for their Message-IDs: what it has taken, is settled
-as sent. What is not found in a log that reaches from before to after the sending was not
+The server knows. --log looks for them in Postfix's log, by their return paths: what has reached its
+queue is settled as sent. What is not found in a log that reaches from before to after the sending was not
 taken; say so by --again, with the account or the case number, and a later send sends it, with the
 same Message-ID. --again also works for what the server refused for good.`,
 		Example: `  mailreeve outreach doubts -c FILE
@@ -538,12 +538,12 @@ func (o *outreachOf) doubts(c *cobra.Command, patterns []string, sent, again str
 	}
 	settled := 0
 	if len(patterns) > 0 {
-		found, err := inPostfixLog(patterns, doubts)
+		found, err := inPostfixLog(patterns)
 		if err != nil {
 			return err
 		}
 		for i := range doubts {
-			if queue := found[doubts[i].MessageID]; queue != "" {
+			if queue := found[doubts[i].Token()]; queue != "" {
 				if err := o.Ledger.SettleAsSent(ctx, &doubts[i], queue, "found in the mail log"); err != nil {
 					return err
 				}
@@ -614,12 +614,13 @@ func (o *outreachOf) doubts(c *cobra.Command, patterns []string, sent, again str
 // mostLogLine bounds a line of a mail log.
 const mostLogLine = 64 << 10
 
-// inPostfixLog looks for messages, and returns the ids that they got in the queue.
-func inPostfixLog(patterns []string, notices []outreach.Notice) (map[string]string, error) {
-	wanted := map[string]bool{}
-	for _, n := range notices {
-		wanted[n.MessageID] = true
-	}
+// active is how Postfix's queue manager says that a message is in its queue, and from whom. It is the
+// first that says so for certain: cleanup logs a Message-ID while the message still comes in, and
+// so also of one that is never finished.
+var active = regexp.MustCompile(`^[^\]]*/qmgr\[[0-9]+\]: ([0-9A-Za-z]{5,40}): from=<([^<> ]+)>, size=`)
+
+// inPostfixLog looks for notices by their return paths, and gives their ids in the queue by token.
+func inPostfixLog(patterns []string) (map[string]string, error) {
 	found := map[string]string{}
 	for _, pattern := range patterns {
 		files, err := filepath.Glob(pattern)
@@ -628,9 +629,9 @@ func inPostfixLog(patterns []string, notices []outreach.Notice) (map[string]stri
 		}
 		for _, file := range files {
 			if err := eachLine(file, func(line []byte) {
-				if queue, id, ok := logs.MessageID(line); ok {
-					if id = strings.Trim(id, "<>"); wanted[id] {
-						found[id] = queue
+				if m := active.FindSubmatch(line); m != nil {
+					if token, ok := outreach.ParseToken(string(m[2])); ok {
+						found[token] = string(m[1])
 					}
 				}
 			}); err != nil {
