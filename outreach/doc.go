@@ -24,4 +24,9 @@
 // is told when, notice.go, markup.go and compose.go write, lint.go reads that over, outbox.go
 // and send.go see that each leaves once, and bounce.go hears of those that return.
 // support.go is what the support desk sees.
+// # Roads not taken
+//
+// A reader of events by hand was an eighth of encoding/json's work, and half of that of an
+// import. encoding/json takes 25 microseconds of a processor for an event, all in all: a provider with
+// a million mailboxes has some 700 in a second. So there is one reading of them.
 package outreach

@@ -115,7 +115,7 @@ func (in *Intake) Read(ctx context.Context, kind Source, paths ...string) (total
 type reader struct {
 	kind    Source
 	workers int
-	parse   func(worker int, lines []byte, s *harvest)
+	parse   func(lines []byte, s *harvest)
 }
 
 func (in *Intake) reader(kind Source) *reader {
@@ -123,8 +123,7 @@ func (in *Intake) reader(kind Source) *reader {
 	r := &reader{kind: kind, workers: 1}
 	if kind == Events {
 		r.workers = max(1, runtime.GOMAXPROCS(0))
-		scanners := make([]scanner, r.workers)
-		r.parse = func(worker int, lines []byte, s *harvest) { scanners[worker].lines(w, lines, s) }
+		r.parse = w.events
 		return r
 	}
 	opt := logs.Options{Zone: in.Ledger.opt.Zone, Brand: in.Brand, Year: in.Year, Now: in.Ledger.opt.Now(), Elements: in.Elements, Host: in.Host}
@@ -132,7 +131,7 @@ func (in *Intake) reader(kind Source) *reader {
 	if kind == Postfix {
 		parser = logs.Postfix(opt)
 	}
-	r.parse = func(_ int, lines []byte, s *harvest) {
+	r.parse = func(lines []byte, s *harvest) {
 		for line := range eachLine(lines) {
 			s.tally.Lines++
 			e, verdict := (*events.Session)(nil), logs.Unknown
@@ -275,15 +274,15 @@ func (r *reader) blocks(ctx context.Context, running *sync.WaitGroup, f *sourceF
 			return true
 		})
 	})
-	for worker := range r.workers {
+	for range r.workers {
 		running.Go(func() {
 			for b := range work {
 				known := max(0, min(place-b.begin, int64(len(b.lines)))) // bytes that are in the ledger
 				if b.end <= place {
 					known = int64(len(b.lines))
 				}
-				r.parse(worker, b.lines[:known], new(harvest))
-				r.parse(worker, b.lines[known:], &b.harvest)
+				r.parse(b.lines[:known], new(harvest))
+				r.parse(b.lines[known:], &b.harvest)
 				if cap(b.lines) == blockSize {
 					select {
 					case free <- b.lines[:0]:

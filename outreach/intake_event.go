@@ -172,7 +172,11 @@ func (w *ways) day(t time.Time) (d Day, ok bool) {
 
 // session takes an event in. It returns false where that is none for the ledger.
 func (w *ways) session(e *events.Session, s *harvest) bool {
-	day, ok := w.day(e.Time)
+	at := e.Decided // by the clock of policy, which a rehearsal sets
+	if at.IsZero() {
+		at = e.Time
+	}
+	day, ok := w.day(at)
 	if !ok {
 		return false
 	}
@@ -257,30 +261,11 @@ func (t Told) later(o Told) bool {
 	return t.Rule > o.Rule
 }
 
-// scanner reads events. What [events.Encode] writes for nearly every session it reads by itself, in
-// an eighth of the time of encoding/json, and makes strings only of what it has not met before;
-// all else it leaves to encoding/json. Each worker has its own.
-type scanner struct {
-	names map[string]string // accounts, so that a million sessions share their strings
-	seen  map[string]*Shape // by all that makes a shape, as it stands in the line
-	key   []byte
-}
-
-// mostKept bounds both maps of a scanner.
-const mostKept = 100_000
-
-// lines reads lines of events.
-func (c *scanner) lines(w *ways, lines []byte, s *harvest) {
+// events reads lines of events.
+func (w *ways) events(lines []byte, s *harvest) {
 	for line := range eachLine(lines) {
 		s.tally.Lines++
 		if len(bytes.TrimSpace(line)) == 0 {
-			continue
-		}
-		var f fields
-		if len(line) < mostLine && f.read(line) {
-			if !c.session(w, &f, s) {
-				s.tally.unknown(line)
-			}
 			continue
 		}
 		e := new(events.Session)
@@ -288,51 +273,4 @@ func (c *scanner) lines(w *ways, lines []byte, s *harvest) {
 			s.tally.unknown(line)
 		}
 	}
-}
-
-// session is [ways.session] of what was read quickly.
-func (c *scanner) session(w *ways, f *fields, s *harvest) bool {
-	var at time.Time
-	if at.UnmarshalText(f.time) != nil {
-		return false
-	}
-	day, ok := w.day(at)
-	if !ok {
-		return false
-	}
-	if !f.verified || len(f.account) == 0 {
-		s.nobody(day, string(f.protocol), string(f.tls), string(f.mechanism))
-		return true
-	}
-	if c.names == nil || len(c.names) > mostKept {
-		c.names = map[string]string{}
-	}
-	account, known := c.names[string(f.account)]
-	if !known {
-		if account = string(f.account); !usableAccount(account) {
-			return false
-		}
-		c.names[account] = account
-	}
-	network := w.networks.Class(f.ip)
-	c.key = c.key[:0]
-	for _, part := range [...][]byte{f.brand, f.listener, f.protocol, f.port, f.entry, f.tls, f.cipherClass, f.host, f.sni, f.mechanism, f.userForm, f.clientID, f.hello} {
-		c.key = append(append(c.key, part...), '\n') // which stands in no line
-	}
-	c.key = append(c.key, network...)
-	shape := c.seen[string(c.key)]
-	if shape == nil {
-		shape = w.shape(f.session(), network)
-		if c.seen == nil || len(c.seen) > mostKept {
-			c.seen = map[string]*Shape{}
-		}
-		c.seen[string(c.key)] = shape
-	}
-	var t Told
-	if f.told || len(f.refused) > 0 {
-		t = told(day, string(f.action), string(f.refused), string(f.rule), f.told)
-	}
-	s.tally.Logins++
-	s.logins = append(s.logins, login{account: account, shape: shape, day: day, told: t, origin: w.suspect(shape, f.ip)})
-	return true
 }

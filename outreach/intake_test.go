@@ -528,66 +528,6 @@ func TestNetworks(t *testing.T) {
 	}
 }
 
-// TestEventsAreScannedQuickly: whatever the proxy writes does not go the slow way, as long as its texts are plain.
-func TestEventsAreScannedQuickly(t *testing.T) {
-	e := &events.Session{}
-	v := reflect.ValueOf(e).Elem()
-	for i := range v.NumField() {
-		switch field := v.Field(i).Addr().Interface().(type) {
-		case *string:
-			*field = "x"
-		case *int:
-			*field = 7
-		case *int64:
-			*field = 8
-		case *float64:
-			*field = 1.25
-		case *bool:
-			*field = true
-		case *[]string:
-			*field = []string{"a", "b"}
-		case *map[string]string:
-			*field = map[string]string{"name": "x", "version": "1"}
-		case *netip.Addr:
-			*field = netip.MustParseAddr("2001:db8::1")
-		case *time.Time:
-			*field = intakeNow
-		case **int:
-			*field = new(int)
-		case **events.Hold:
-			*field = &events.Hold{Cap: "notify", Reason: "r", Owner: "o", Since: intakeNow, Until: intakeNow}
-		default:
-			t.Fatalf("an event has a field of type %T now: teach it to fields.read", field)
-		}
-	}
-	for name, e := range map[string]*events.Session{"full": e, "bare": {}} {
-		line, err := events.Encode(e)
-		okay(t, err)
-		var f fields
-		if !f.read(bytes.TrimSuffix(line, []byte("\n"))) {
-			t.Errorf("a %s event is left to encoding/json: teach its new fields to fields.read\n%s", name, line)
-		}
-	}
-}
-
-// slowly is what scanner.lines does, by encoding/json alone.
-func slowly(w *ways, lines []byte) *harvest {
-	h := new(harvest)
-	for line := range eachLine(lines) {
-		h.tally.Lines++
-		if len(bytes.TrimSpace(line)) == 0 {
-			continue
-		}
-		r := &events.Reader{}
-		ok := false
-		r.From(bytes.NewReader(line), func(e *events.Session) bool { ok = w.session(e, h); return true })
-		if !ok {
-			h.tally.unknown(line)
-		}
-	}
-	return h
-}
-
 // intakeSeeds are lines for fuzzing.
 func intakeSeeds(f *testing.F) {
 	for i := range 5 {
@@ -602,24 +542,6 @@ func intakeSeeds(f *testing.F) {
 	}
 	f.Add([]byte("2026-11-20T10:00:00.000000+01:00 mx1 dovecot: imap-login: Login: user=<anna>, method=PLAIN, rip=192.0.2.7, lip=192.0.2.1, mpid=1234, TLS, session=<abc>\n"))
 	f.Add([]byte("Nov 20 10:00:00 mx1 postfix/smtpd[1]: 4F1A2B3C: client=c[192.0.2.7], sasl_method=PLAIN, sasl_username=anna\n"))
-}
-
-// FuzzScanEvents holds the quick reading of events against encoding/json.
-func FuzzScanEvents(f *testing.F) {
-	intakeSeeds(f)
-	in := &Intake{Ledger: &Ledger{opt: Options{Zone: time.UTC, Now: func() time.Time { return intakeNow }}}, Networks: NewNetworks(nil, nil)}
-	w := newWays(in)
-	c := new(scanner)
-	f.Fuzz(func(t *testing.T, lines []byte) {
-		if len(lines) > mostLine {
-			return
-		}
-		got := new(harvest)
-		c.lines(w, lines, got)
-		if want := slowly(w, lines); !reflect.DeepEqual(got, want) {
-			t.Errorf("quickly %+v\nslowly  %+v", got, want)
-		}
-	})
 }
 
 // FuzzIntake lets any file into a ledger: each complete line is counted once, and a second reading brings nothing.
@@ -825,22 +747,6 @@ func TestFollowUntilTheEnd(t *testing.T) {
 	}
 	if a, err := l.Account(t.Context(), "bert@example.org"); err != nil || a.Uses[0].Sessions() != 3 {
 		t.Errorf("%+v, %v", a, err)
-	}
-}
-
-// BenchmarkScan is what reading a line of events costs, without the ledger.
-func BenchmarkScan(b *testing.B) {
-	random := rand.New(rand.NewPCG(1, 2))
-	var text strings.Builder
-	for i := range 1000 {
-		text.WriteString(strings.ReplaceAll(strings.ReplaceAll(eventLine(b, fmt.Sprintf("S%d", i), random.IntN), "ü", "u"), `\\`, "/"))
-	}
-	w := newWays(&Intake{Ledger: &Ledger{opt: Options{Zone: time.UTC, Now: func() time.Time { return intakeNow }}}})
-	c := new(scanner)
-	b.SetBytes(int64(text.Len() / 1000))
-	b.ReportAllocs()
-	for n := 0; n < b.N; n += 1000 {
-		c.lines(w, []byte(text.String()), new(harvest))
 	}
 }
 
