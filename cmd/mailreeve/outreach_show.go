@@ -304,7 +304,9 @@ func (t *trial) run(ctx context.Context, c *config.Config, wait time.Duration) e
 	if ctx.Err() == nil {
 		return err
 	}
-	fmt.Fprintf(t.out, "\n%s\n", words["end"])
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		fmt.Fprintf(t.out, "\n%s\n", words["end"])
+	}
 	if len(t.shown) == 0 {
 		fmt.Fprintln(t.out, words["none"])
 	}

@@ -318,6 +318,9 @@ func TestTryNow(t *testing.T) {
 	stranger := phone("X", time.Now())
 	stranger.Account, stranger.IP = "bert@example.org", netip.MustParseAddr("203.0.113.9")
 	hear(stranger)
+	neighbour := phone("N", time.Now()) // of the same household, or behind the same address of a mobile network
+	neighbour.Account, neighbour.Action, neighbour.By, neighbour.TLS, neighbour.Port = "bert@example.org", "pass", nil, "1.2", 995
+	hear(neighbour)
 	failed := phone("H", time.Now())
 	failed.Account, failed.Verified, failed.Action, failed.By, failed.TLS, failed.Port, failed.Reason = "", false, "pass", nil, "", 993, "handshake_failed"
 	hear(failed)
@@ -326,7 +329,7 @@ func TestTryNow(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if text := out.String(); strings.Count(text, "alles richtig") != 1 || strings.Contains(text, "bert") {
+	if text := out.String(); strings.Count(text, "alles richtig") != 1 || strings.Contains(text, "995") {
 		t.Errorf("said twice, or of a stranger:\n%s", text)
 	}
 }

@@ -4,8 +4,9 @@ package main
 // event log has a session only once it is over. The running program listens at a
 // socket in its directory of state, for its own user alone. Who connects sends one
 // line of JSON, {"account": ..., "networks": [...]}, and gets the sessions of that
-// account or from one of these networks, one event a line. An account that the
-// backend did not confirm is in no event, so it is found by its address only.
+// account, one event a line. An account that the backend did not confirm is in no
+// event: what comes from one of the networks and has none may be this customer's, and
+// is sent too. What another customer does there is nobody's business.
 //
 // Lines that are no events say how the watch stands: {"watch": "begins"}, or
 // "refused" or "over" with the reason.
@@ -79,7 +80,6 @@ type watching struct {
 	stop     context.CancelFunc
 
 	mu       sync.Mutex // guards the following
-	places   int        // taken
 	watchers []*watcher // never changed, but replaced: sessions go through it without the lock
 }
 
@@ -182,21 +182,17 @@ func (w *watching) serve(conn net.Conn) {
 	refuse := func(format string, args ...any) {
 		note(conn, watchRefused, fmt.Sprintf(format, args...))
 	}
-	if !w.enter() {
-		refuse("%d are watching already", mostWatchers)
-		return
-	}
-	defer w.leave()
 	request, err := readWatch(conn)
 	if err != nil {
 		refuse("%v", err)
 		return
 	}
 	me := &watcher{watchRequest: *request, lines: make(chan []byte, watchBacklog)}
-	w.change(func(all []*watcher) []*watcher { return append(slices.Clip(all), me) })
-	defer w.change(func(all []*watcher) []*watcher {
-		return slices.DeleteFunc(slices.Clone(all), func(other *watcher) bool { return other == me })
-	})
+	if !w.enter(me) {
+		refuse("%d are watching already", mostWatchers)
+		return
+	}
+	defer w.leave(me)
 	told, began := 0, time.Now()
 	if note(conn, watchBegins, "") == nil {
 		told = w.pass(conn, me)
@@ -275,32 +271,29 @@ func note(conn net.Conn, word, text string) error {
 	return err
 }
 
-func (w *watching) enter() bool {
+func (w *watching) enter(me *watcher) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.places == mostWatchers {
+	if len(w.watchers) == mostWatchers {
 		return false
 	}
-	w.places++
+	w.tell(append(slices.Clip(w.watchers), me))
 	return true
 }
 
-func (w *watching) leave() {
+func (w *watching) leave(me *watcher) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.places--
+	w.tell(slices.DeleteFunc(slices.Clone(w.watchers), func(other *watcher) bool { return other == me }))
 }
 
-// change replaces those who watch. While there are none, sessions are not listened to.
-func (w *watching) change(change func([]*watcher) []*watcher) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.watchers = change(w.watchers)
-	if len(w.watchers) == 0 {
+// tell makes sessions tell these. While there are none, sessions are not listened to.
+func (w *watching) tell(all []*watcher) {
+	w.watchers = all
+	if len(all) == 0 {
 		w.hear.Store(nil)
 		return
 	}
-	all := w.watchers
 	hear := func(e *events.Session) { tellAll(all, e) }
 	w.hear.Store(&hear)
 }
@@ -327,10 +320,11 @@ func tellAll(all []*watcher, e *events.Session) {
 	}
 }
 
-// wants reports whether an event is of what is watched.
+// wants reports whether an event is of what is watched. Behind one address there are
+// many customers, in a household or a whole mobile network.
 func (r *watchRequest) wants(e *events.Session) bool {
-	if r.Account != "" && r.Account == e.Account {
-		return true
+	if r.Account != "" && e.Account != "" {
+		return r.Account == e.Account
 	}
 	ip := e.IP.Unmap().WithZone("")
 	return slices.ContainsFunc(r.Networks, func(n netip.Prefix) bool { return n.Contains(ip) })
@@ -405,7 +399,8 @@ func (w *watch) next() (*events.Session, error) {
 	return nil, errors.New("the proxy sends something else than events")
 }
 
-// each hands over events until it wants no more, or the watch ends, which is an error.
+// each hands over events as they happen, until it wants no more, or the watch ends, which
+// is an error. An event has no end yet, unless the session has.
 func (w *watch) each(ctx context.Context, want func(*events.Session) bool) error {
 	defer w.close()
 	for {
@@ -424,15 +419,4 @@ func (w *watch) each(ctx context.Context, want func(*events.Session) bool) error
 func (w *watch) close() {
 	w.done()
 	w.conn.Close()
-}
-
-// watchLogins hands over the logins of an account, and those from the networks, as
-// they happen at the program that has the socket, until want returns false. An event
-// has no end yet, unless the session has.
-func watchLogins(ctx context.Context, socket, account string, networks []netip.Prefix, want func(*events.Session) bool) error {
-	w, err := openWatch(ctx, socket, account, networks)
-	if err != nil {
-		return err
-	}
-	return w.each(ctx, want)
 }
