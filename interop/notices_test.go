@@ -156,7 +156,7 @@ func TestNoticesOfKilledSenders(t *testing.T) {
 	if reasons["told"] != customers-len(doubts) || reasons["doubt"] != len(doubts) {
 		t.Errorf("in the end: %v, %d doubts", reasons, len(doubts))
 	}
-	if killed < 100 {
+	if killed < 30 { // mostly more than 200: fewer where the machine was slow at first, and the instants lie late
 		t.Errorf("only %d senders were killed", killed)
 	}
 
