@@ -46,7 +46,7 @@ var ErrNothing = errors.New("there is nothing to tell")
 // Noticed reports whether a notice speaks of the finding: it is at risk, and policy has made
 // it known.
 func (f *Finding) Noticed() bool {
-	return (f.State == Open || f.State == Silent) && f.Do >= policy.Notify
+	return f.State.affected() && f.Do >= policy.Notify
 }
 
 // Write makes a notice: one for all that is wrong with the account.

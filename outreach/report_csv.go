@@ -56,7 +56,10 @@ func (s *ReportSheet) Add(a *Account, findings []Finding) error {
 	for i := range findings {
 		f := &findings[i]
 		u := f.Uses[0] // the last seen
-		exception, ends := exceptionWords(f.Exception, s.zone)
+		exception, ends := "", ""
+		if e := f.Exception; e != nil {
+			exception, ends = e.ID, lastDay(e, s.zone).String()
+		}
 		if err := s.sheet.row(
 			ReportFormat, a.Name, f.Kind.Brand, f.Rule.ID, string(f.Rule.Finding), inWords(s.lang, string(f.State)),
 			f.Kind.Protocol, f.Kind.program().Name(s.lang), version(u), yesNo(s.lang, f.Kind.Collector), u.Network,
@@ -124,12 +127,9 @@ func dateCell(t time.Time, zone *time.Location) string {
 	return DayOf(t, zone).String()
 }
 
-// exceptionWords are an exception's name and the last day on which it is in force.
-func exceptionWords(e *policy.Exception, zone *time.Location) (id, ends string) {
-	if e == nil {
-		return "", ""
-	}
-	return e.ID, dateCell(e.Until.Add(-time.Second), zone)
+// lastDay is that on which an exception is in force. It ends with the day, mostly.
+func lastDay(e *policy.Exception, zone *time.Location) Day {
+	return DayOf(e.Until.Add(-time.Second), zone)
 }
 
 // burnDownColumns are those of [BurnDownFormat].

@@ -72,10 +72,10 @@ type SupportFinding struct {
 
 // SupportException is why a finding is let be for a time.
 type SupportException struct {
-	ID     string    `json:"id"`
-	Until  time.Time `json:"until"`
-	Reason string    `json:"reason"`
-	Owner  string    `json:"owner"`
+	ID     string `json:"id"`
+	Until  Day    `json:"until"` // the last day
+	Reason string `json:"reason"`
+	Owner  string `json:"owner"`
 }
 
 // SupportTold is what the proxy last said to the account.
@@ -149,22 +149,28 @@ func (v *Support) devices(a *Account, findings []Finding, b *config.Brand, zone 
 			}
 			d.Seen = append(d.Seen, u.words(v.Lang))
 		}
-		var wrong foundBy // what is to be mended
+		var wrong, risk foundBy // what is to be mended, and what no exception lets be
 		for i := range findings {
 			f := &findings[i]
 			if f.Kind != kind {
 				continue
 			}
-			d.Wrong = append(d.Wrong, f.support(v.Lang))
+			d.Wrong = append(d.Wrong, f.support(v.Lang, zone))
 			if stateOrder[f.State] > stateOrder[State(d.State)] {
 				d.State = string(f.State)
 			}
 			if f.State != Fixed {
 				wrong = append(wrong, f)
 			}
+			if f.State.affected() {
+				risk = append(risk, f)
+			}
 		}
 		if len(wrong) > 0 {
-			d.Change = changeWords(earliest(wrong), now, zone, v.Lang)
+			d.Change = supportWords[v.Lang]["spared"]
+			if len(risk) > 0 {
+				d.Change = changeWords(earliest(risk), now, zone, v.Lang)
+			}
 			n := &NoticeInput{Account: a, Brand: b, Zone: zone, Now: now}
 			u := wrong.words(n, &letter{Lang: v.Lang})
 			d.Steps = u.Steps
@@ -182,11 +188,11 @@ func (v *Support) devices(a *Account, findings []Finding, b *config.Brand, zone 
 // stateOrder is how much a state asks for attention; what is well has no entry.
 var stateOrder = map[State]int{Fixed: 1, Exempt: 2, Silent: 3, Open: 4}
 
-func (f *Finding) support(lang string) SupportFinding {
+func (f *Finding) support(lang string, zone *time.Location) SupportFinding {
 	s := SupportFinding{Rule: f.Rule.ID, Finding: f.Rule.Finding, State: f.State, Meaning: meaning(f, lang),
 		First: f.First, Last: f.Last, Days: f.Days, Do: f.Do, Refuses: f.Refuses, Fixed: f.Since}
 	if e := f.Exception; e != nil {
-		s.Exception = &SupportException{e.ID, e.Until, e.Reason, e.Owner}
+		s.Exception = &SupportException{e.ID, lastDay(e, zone), e.Reason, e.Owner}
 	}
 	return s
 }
@@ -234,10 +240,12 @@ var supportWords = map[string]map[string]string{
 		"clear": "unverschlüsselt", "old name": "alter Servername %s", "other name": "falscher Servername %s", "bare": "Name ohne @", "address": "ganze Adresse",
 		"network": "Netz: %s", "network mobile": "Mobilfunk", "network office": "Firma", "network hosting": "Rechenzentrum",
 		"last": "zuletzt", "first": "zuerst", "days": "an %d Tagen", "a day": "an einem Tag",
+		"spared": "Solange die Ausnahme gilt, wird das nicht abgewiesen.",
 	},
 	"en": {
 		"clear": "unencrypted", "old name": "old server name %s", "other name": "wrong server name %s", "bare": "name without @", "address": "whole address",
 		"network": "%s network", "last": "last", "first": "first", "days": "%d days", "a day": "one day",
+		"spared": "It is not refused while the exception lasts.",
 	},
 }
 
@@ -269,7 +277,7 @@ func (v *Support) say(findings []Finding, b *config.Brand, zone *time.Location, 
 	for i := range findings {
 		f := &findings[i]
 		exempt, fixed = exempt || f.State == Exempt, fixed || f.State == Fixed
-		if f.State == Open || f.State == Silent {
+		if f.State.affected() {
 			risk = append(risk, f)
 		}
 	}
@@ -316,17 +324,19 @@ func (v *Support) say(findings []Finding, b *config.Brand, zone *time.Location, 
 }
 
 // CutOff reports whether, as far as is known, no program fetches the account's mail any more:
-// each that does is refused now. Who has only such does not read a mail about it either.
+// each that does is refused now, in every way that is not long out of use. Who has only such
+// does not read a mail about it either.
 func CutOff(a *Account, findings []Finding, now time.Time) bool {
 	fetches := false
 	for i := range a.Uses {
-		k := a.Uses[i].kind()
-		if k.Protocol == submission {
+		u := &a.Uses[i]
+		if u.Protocol == submission {
 			continue
 		}
 		fetches = true
 		if !slices.ContainsFunc(findings, func(f Finding) bool {
-			return f.Kind == k && (f.State == Open || f.State == Silent) && !f.Refuses.IsZero() && !now.Before(f.Refuses)
+			return f.Kind == u.kind() && f.State.affected() && !f.Refuses.IsZero() && !now.Before(f.Refuses) &&
+				(slices.Contains(f.Uses, u) || f.Last-u.Last() >= FixedAfter)
 		}) {
 			return false
 		}

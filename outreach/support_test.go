@@ -2,6 +2,7 @@ package outreach
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -102,21 +103,58 @@ func TestSupportSays(t *testing.T) {
 	}
 }
 
+// TestSupportOfAnException holds that nobody is told on the telephone that a program is refused
+// which an exception lets in, and that its end is the last day on which it is in force.
+func TestSupportOfAnException(t *testing.T) {
+	exception := policy.Exception{ID: "ex-1", For: []string{"encrypted"}, Match: policy.Matcher{{Fact: policy.Account, Values: []string{"anna@example.org"}}},
+		Cap: policy.Notify, Until: noticeDay.AddDate(1, 0, 0), Reason: "copier", Owner: "support"} // midnight
+	for lang, want := range map[string]string{"de": "Solange die Ausnahme gilt, wird das nicht abgewiesen.", "en": "It is not refused while the exception lasts."} {
+		s := NewSupport(supportPolicy(t, exception), nil, supportAccount(), nil, "", noticeBrand(), lang, noticeZone, noticeDay.AddDate(0, 0, 1))
+		phone := s.Devices[slices.IndexFunc(s.Devices, func(d SupportDevice) bool { return d.Class == fixes.IOSMail })]
+		if phone.Change != want {
+			t.Errorf("%q, not %q", phone.Change, want)
+		}
+		if until := phone.Wrong[0].Exception.Until.String(); until != "2028-09-19" {
+			t.Errorf("until %s", until)
+		}
+	}
+}
+
 // TestCutOff holds who cannot be reached by mail any more.
 func TestCutOff(t *testing.T) {
+	today := DayOf(noticeNow, noticeZone)
+	// A second telephone, or the same one once it was set up anew.
+	fine := func(on Day) func(*Account) {
+		return func(a *Account) {
+			u := Use{Shape: a.Uses[0].Shape, Days: []DayCount{{on, 1}}}
+			u.Port, u.TLS = 993, "1.3"
+			a.Uses = append(a.Uses, u)
+		}
+	}
 	for name, c := range map[string]struct {
-		uses []int
-		now  time.Time
-		want bool
+		uses   []int
+		change func(*Account)
+		now    time.Time
+		want   bool
 	}{
-		"before the day":           {[]int{0, 3}, noticeDay.Add(-time.Second), false},
-		"both are refused":         {[]int{0, 3}, noticeDay, true},
-		"another program is fine":  {[]int{0, 2, 3}, noticeDay, false},
-		"only told, never refused": {[]int{1}, noticeDay, false},
-		"never seen":               {nil, noticeDay, false},
+		"before the day":           {[]int{0, 3}, nil, noticeDay.Add(-time.Second), false},
+		"both are refused":         {[]int{0, 3}, nil, noticeDay, true},
+		"another program is fine":  {[]int{0, 2, 3}, nil, noticeDay, false},
+		"only told, never refused": {[]int{1}, nil, noticeDay, false},
+		"never seen":               {nil, nil, noticeDay, false},
+		"set up anew": {[]int{0}, func(a *Account) {
+			a.Uses[0].Days = append(a.Uses[0].Days, DayCount{today + 110, 1}) // the day before
+			fine(today + 112)(a)
+		}, noticeDay.AddDate(0, 0, 2), false},
+		"two of a kind":     {[]int{0}, fine(today - 3), noticeDay, false},
+		"set back long ago": {[]int{0}, fine(today - 50), noticeDay, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := supportAccount()
+			if c.change != nil {
+				c.change(a)
+				c.uses = append(c.uses, len(a.Uses)-1)
+			}
 			all := a.Uses
 			a.Uses = nil
 			for _, i := range c.uses {

@@ -82,7 +82,7 @@ Each look is written into the audit.`,
 			if !try {
 				return nil
 			}
-			t := &trial{out: c.OutOrStdout(), account: a.Name, brand: brand, lang: s.Lang, policy: o.Policy}
+			t := &trial{out: c.OutOrStdout(), account: a.Name, brand: brand, lang: s.Lang, policy: o.Policy, zone: o.Zone}
 			return t.run(c.Context(), o.Config, wait)
 		},
 	}
@@ -203,7 +203,7 @@ func showWrong(out io.Writer, w map[string]string, f outreach.SupportFinding) {
 	}
 	indented(out, "   * ", "     ", line)
 	if e := f.Exception; e != nil {
-		indented(out, "     ", "     ", fmt.Sprintf(w["exception"], e.ID, e.Until.Format(time.DateOnly), e.Reason, e.Owner))
+		indented(out, "     ", "     ", fmt.Sprintf(w["exception"], e.ID, e.Until, e.Reason, e.Owner))
 	}
 }
 
@@ -222,6 +222,7 @@ type trial struct {
 	brand   *config.Brand
 	lang    string
 	policy  *policy.Policy
+	zone    *time.Location
 
 	shown map[string]string // by session: what was said of it last
 }
@@ -237,7 +238,7 @@ var trialWords = map[string]map[string]string{
 		"kept": "angemeldet, aber die Einstellung ist veraltet", "kept sees": "Der Kunde sieht nichts Besonderes.",
 		"warned sees":  "Der Kunde sieht vielleicht einen Hinweis; die Anmeldung gelingt.",
 		"refused":      "abgewiesen, die Einstellung ist veraltet",
-		"refused sees": "Der Kunde sieht eine Fehlermeldung, oft eine Frage nach dem Passwort. Das Passwort ist nicht falsch.",
+		"refused sees": "Der Kunde sieht eine Fehlermeldung, oft eine Frage nach dem Passwort. Am Passwort liegt es nicht.",
 		"later":        "vorübergehend abgewiesen (Probe-Abschaltung)",
 		"credential":   "Benutzername oder Passwort falsch", "credential sees": "Der Kunde sieht „Anmeldung fehlgeschlagen“ und wird nach dem Passwort gefragt.",
 		"credential next": "Benutzername prüfen (ganze Adresse?), dann das Passwort neu eintippen lassen.",
@@ -259,7 +260,7 @@ var trialWords = map[string]map[string]string{
 		"kept": "logged in, but the setting is out of date", "kept sees": "The customer sees nothing unusual.",
 		"warned sees":  "The customer may see a hint; the login succeeds.",
 		"refused":      "refused, the setting is out of date",
-		"refused sees": "The customer sees an error, often a question for the password. The password is not wrong.",
+		"refused sees": "The customer sees an error, often a question for the password. The password is not the reason.",
 		"later":        "refused for now (a trial outage)",
 		"credential":   "wrong user name or password", "credential sees": "The customer sees that the login failed, and is asked for the password.",
 		"credential next": "Check the user name (the whole address?), then have the password typed anew.",
@@ -380,7 +381,7 @@ func (t *trial) show(e *events.Session) {
 	if e.Account != t.account {
 		parts = append(parts, w["whose"])
 	}
-	fmt.Fprintf(t.out, "\n%s  %s\n", e.Time.Local().Format("15:04:05"), printable(strings.Join(parts, ", ")))
+	fmt.Fprintf(t.out, "\n%s  %s\n", e.Time.In(t.zone).Format("15:04:05"), printable(strings.Join(parts, ", ")))
 	indented(t.out, "  => ", "     ", what)
 	if sees != "" {
 		indented(t.out, "     ", "     ", sees)
@@ -405,10 +406,15 @@ func (t *trial) judge(e *events.Session) (what, sees string, next []string) {
 	if action.UnmarshalText([]byte(e.Action)) != nil {
 		action = policy.Pass
 	}
+	own := func() (what, sees string, next []string) { // in the words of what has refused
+		return w[e.Refused], cmp.Or(w[e.Refused+" sees"], w["refused sees"]), []string{w[e.Refused+" next"]}
+	}
 	switch {
-	case action == policy.TempFail && !strings.HasPrefix(e.Refused, "cred"):
+	case slices.Contains([]string{"credential", "no_access", "unavailable"}, e.Refused): // by the backend, which over TLS is asked before policy refuses
+		return own()
+	case action == policy.TempFail:
 		return w["later"] + by, w["refused sees"], t.steps(e)
-	case action.Refuses() && e.Refused != "credential":
+	case action.Refuses():
 		return w["refused"] + by, w["refused sees"], t.steps(e)
 	case e.Verified && len(e.By) > 0:
 		sees = w["kept sees"]
@@ -418,10 +424,8 @@ func (t *trial) judge(e *events.Session) (what, sees string, next []string) {
 		return w["kept"] + by, sees, t.steps(e)
 	case e.Verified:
 		return w["good"], "", []string{w["good next"]}
-	case e.Refused == "credential":
-		return w["credential"], w["credential sees"], []string{w["credential next"]}
-	case w[e.Refused] != "" && w[e.Refused+" next"] != "":
-		return w[e.Refused], w["refused sees"], []string{w[e.Refused+" next"]}
+	case w[e.Refused+" next"] != "":
+		return own()
 	case strings.HasPrefix(e.Reason, "handshake") || e.Alert != "":
 		v := outreach.ValuesOf(t.brand, e.Protocol)
 		settings := fixes.Settings(fixes.Unknown, e.Protocol, t.lang, v)

@@ -272,7 +272,7 @@ func TestTryNow(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		try := &trial{out: out, account: "anna@example.org", brand: &c.Brands[0], lang: "de", policy: p}
+		try := &trial{out: out, account: "anna@example.org", brand: &c.Brands[0], lang: "de", policy: p, zone: time.UTC}
 		done <- try.run(ctx, c, time.Minute)
 	}()
 	says := func(want string) {
@@ -304,7 +304,7 @@ func TestTryNow(t *testing.T) {
 	hear(refused)
 	says("abgewiesen, die Einstellung ist veraltet (encrypted)")
 	says("von derselben Adresse, Konto unbekannt")
-	says("Das Passwort ist nicht falsch.")
+	says("Am Passwort liegt es nicht.")
 	says("„SSL verwenden“")
 	wrong := phone("W", time.Now())
 	wrong.Account, wrong.Verified, wrong.Action, wrong.By, wrong.TLS, wrong.Port, wrong.Refused = "", false, "pass", nil, "1.3", 993, "credential"
@@ -376,7 +376,7 @@ func TestTrialJudges(t *testing.T) {
 	p := policy.Enforced()
 	b := &config.Brand{Name: "example", Hosts: map[config.Protocol][]config.Host{"imap": {"imap.example.org"}}}
 	for _, lang := range []string{"de", "en"} {
-		tr := &trial{out: io.Discard, account: "anna@example.org", brand: b, lang: lang, policy: p, shown: map[string]string{}}
+		tr := &trial{out: io.Discard, account: "anna@example.org", brand: b, lang: lang, policy: p, zone: time.UTC, shown: map[string]string{}}
 		said := map[string]string{}
 		for name, change := range map[string]func(*events.Session){
 			"good":         func(e *events.Session) { e.By, e.Action = nil, "pass" },
@@ -402,6 +402,12 @@ func TestTrialJudges(t *testing.T) {
 				t.Errorf("%s: %s and %s sound alike", lang, name, other)
 			}
 			said[what+sees] = name
+			if e.Action == "pass" && e.Refused != "" { // over TLS the backend is asked first, whatever policy wants
+				e.Action, e.By = "deny", []string{"encrypted"}
+				if again, _, _ := tr.judge(e); (again == what) != (e.Refused == "credential" || e.Refused == "no_access" || e.Refused == "unavailable") {
+					t.Errorf("%s %s: under a refusal it is called %q", lang, name, again)
+				}
+			}
 			if credential := what == trialWords[lang]["credential"]; credential != (name == "credential") {
 				t.Errorf("%s %s: it is called %q", lang, name, what)
 			}
