@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver pgx
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 )
