@@ -109,7 +109,7 @@ func TestLintFinds(t *testing.T) {
 		{"de", "| Hilfeseite | {{.Help}} |", "", "the address of the help page is missing"},
 		{"de", "Wir fragen Sie nie nach Ihrem Passwort", "Danke", "never ask for the password"},
 		{"de", "zuletzt am {{.Day}}", "zuletzt", "was seen is missing"},
-		{"de", "Bis {{.Date}}: ", "Bald: ", "the subject does not have the date"},
+		{"de", "Bis {{.Date}} ändern: ", "Bald: ", "the subject does not have the date"},
 		{"de", "Mehrere Programme brauchen neue Einstellungen", "Mehrere Programme brauchen neue Einstellungen, und zwar ganz bestimmt", "the subject has"},
 		{"de", "im Browser: {{.Webmail}}", "im Browser.", "webmail is missing"},
 		{"de", "{{.Signature}}", "", "the signature is missing"},
