@@ -111,7 +111,7 @@ func TestLintFinds(t *testing.T) {
 		{"de", "zuletzt am {{.Day}}", "zuletzt", "was seen is missing"},
 		{"de", "Bis {{.Date}} ändern: ", "Bald: ", "the subject does not have the date"},
 		{"de", "Mehrere Programme brauchen neue Einstellungen", "Mehrere Programme brauchen neue Einstellungen, und zwar ganz bestimmt", "the subject has"},
-		{"de", "im Browser: {{.Webmail}}", "im Browser.", "webmail is missing"},
+		{"de", "schreiben: {{.Webmail}}", "schreiben.", "webmail is missing"},
 		{"de", "{{.Signature}}", "", "the signature is missing"},
 		{"de", "| {{.Label}} | {{.Value}} |", "", "the setting"},
 		{"de", "1. {{.}}", "", "a step is missing"},
