@@ -43,6 +43,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 			return 2
 		}
 	}
+	if errors.As(err, new(later)) {
+		return exitTempFail
+	}
 	return 1
 }
 
@@ -55,6 +58,14 @@ type hinted struct {
 
 func (h *hinted) Error() string { return h.err.Error() }
 func (h *hinted) Unwrap() error { return h.err }
+
+// later is an error after which the caller shall try again: the exit code says so.
+type later struct{ error }
+
+func (l later) Unwrap() error { return l.error }
+
+// exitTempFail tells Postfix to keep a message and to come again (pipe(8), sysexits.h).
+const exitTempFail = 75
 
 func withHint(err error, format string, args ...any) error {
 	return &hinted{err: err, hint: fmt.Sprintf(format, args...)}

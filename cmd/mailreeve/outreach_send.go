@@ -673,9 +673,6 @@ func eachLine(path string, each func([]byte)) error {
 	}
 }
 
-// exitTempFail tells Postfix to keep a message and to come again (pipe(8), sysexits.h).
-const exitTempFail = 75
-
 func newOutreachBounce() *cobra.Command {
 	var f outreachFlags
 	var to string
@@ -703,13 +700,10 @@ The exit code is 0 whatever the message was, and 75 (try again later) when it ca
 		Example: `  mailreeve outreach bounce -c FILE --to 'notices+7k2m...@bounces.example.org' <message`,
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			err := noteBounce(c, &f, to)
-			if err == nil {
-				return nil
-			}
 			// Whatever is wrong here is not the message's fault; with another exit code Postfix would throw it away.
-			fmt.Fprintln(c.ErrOrStderr(), "mailreeve: "+onOneLine(err.Error()))
-			os.Exit(exitTempFail)
+			if err := noteBounce(c, &f, to); err != nil {
+				return later{err}
+			}
 			return nil
 		},
 	}
