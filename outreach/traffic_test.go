@@ -176,7 +176,7 @@ func moments(w *traffic.World) []time.Time {
 }
 
 func TestFindingsOfAVillage(t *testing.T) {
-	w, p := village(t, 6000)
+	w, p := village(t, 3000)
 	accounts := known(w, w.Truth(w.Now(), w.Days))
 	for _, now := range moments(w) {
 		sameFindings(t, w, p, each(accounts), now)
@@ -241,7 +241,7 @@ func samePlan(t *testing.T, w *traffic.World, p *policy.Policy, accounts iter.Se
 }
 
 func TestPlanOfAVillage(t *testing.T) {
-	w, p := village(t, 6000)
+	w, p := village(t, 3000)
 	accounts := known(w, w.Truth(w.Now(), w.Days))
 	for _, now := range moments(w) {
 		samePlan(t, w, p, each(accounts), now)
@@ -430,7 +430,7 @@ func sameReport(t *testing.T, w *traffic.World, p *policy.Policy, accounts iter.
 }
 
 func TestReportOfAVillage(t *testing.T) {
-	w, p := village(t, 6000)
+	w, p := village(t, 3000)
 	accounts := known(w, w.Truth(w.Now(), w.Days))
 	for _, now := range moments(w)[2:] {
 		sameReport(t, w, p, each(accounts), now)
@@ -484,7 +484,7 @@ func sameImpact(t *testing.T, w *traffic.World, p *policy.Policy, accounts iter.
 }
 
 func TestImpactOfAVillage(t *testing.T) {
-	w, p := village(t, 6000)
+	w, p := village(t, 3000)
 	accounts := known(w, w.Truth(w.Now(), w.Days))
 	for _, now := range moments(w) {
 		for _, days := range []int{10, 30} {

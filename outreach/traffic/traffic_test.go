@@ -49,7 +49,7 @@ func read(t *testing.T, dir string, each func(*events.Session)) {
 // TestEventsAreWhatPolicySays holds what the world writes of its sessions against the real
 // policy: it is made of the world's own file, and asked with an event's facts.
 func TestEventsAreWhatPolicySays(t *testing.T) {
-	w := world(t, traffic.Plan{Seed: 1, Accounts: 2000, Busy: 0.3})
+	w := world(t, traffic.Plan{Seed: 1, Accounts: 1500, Busy: 0.1})
 	p, err := config.ParsePolicy("traffic.yaml", []byte(w.Policy()))
 	if err != nil {
 		t.Fatal(err)
@@ -99,7 +99,7 @@ func facts(e *events.Session) *policy.Facts {
 // TestTheTruthIsOfTheseEvents counts in the events what the truth says of uses: both
 // come from the plans, by two ways.
 func TestTheTruthIsOfTheseEvents(t *testing.T) {
-	w := world(t, traffic.Plan{Seed: 2, Accounts: 3000, Busy: 0.3})
+	w := world(t, traffic.Plan{Seed: 2, Accounts: 2000, Busy: 0.1})
 	type of struct {
 		account, protocol, tls, mechanism, host, form string
 		port                                          int
@@ -134,7 +134,7 @@ func TestTheTruthIsOfTheseEvents(t *testing.T) {
 
 // TestThereIsSomethingOfEverything looks for all that makes a difference to who reads the events.
 func TestThereIsSomethingOfEverything(t *testing.T) {
-	w := world(t, traffic.Plan{Seed: 3, Accounts: 8000, Busy: 0.2})
+	w := world(t, traffic.Plan{Seed: 3, Accounts: 8000, Busy: 0.05})
 	truth := w.Truth(w.Now(), w.Days)
 	there := map[string]int{}
 	for _, a := range truth.Accounts {
@@ -298,7 +298,7 @@ func TestWhatCannotBe(t *testing.T) {
 // TestTruthGrowsOlder holds that nothing but the states changes when nothing happens any more, and
 // that in the end nothing is open.
 func TestTruthGrowsOlder(t *testing.T) {
-	w := world(t, traffic.Plan{Seed: 5, Accounts: 3000, Busy: 0.3})
+	w := world(t, traffic.Plan{Seed: 5, Accounts: 3000, Busy: 0.1})
 	now, later := w.Truth(w.Now(), w.Days), w.Truth(w.Now().Add(15*24*time.Hour), w.Days)
 	for i, a := range later.Accounts {
 		was := now.Accounts[i]
@@ -338,7 +338,7 @@ func BenchmarkWrite(b *testing.B) {
 // TestProgramsAreKnown holds what the world says of its programs against the catalogue, which
 // guesses by the same signs.
 func TestProgramsAreKnown(t *testing.T) {
-	w := world(t, traffic.Plan{Seed: 6, Accounts: 2000, Days: 7, Busy: 0.3})
+	w := world(t, traffic.Plan{Seed: 6, Accounts: 2000, Days: 7, Busy: 0.1})
 	type guess struct {
 		class   fixes.Class
 		program string

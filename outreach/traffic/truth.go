@@ -288,6 +288,9 @@ func (w *World) find(a *Account, p *person, from, today int) (all []Finding) {
 
 // tried is on how many days a program of this kind has tried the settings of a use.
 func (a *Account) tried(u *Use, from, days int) (n int) {
+	if last(u.tries) < 0 {
+		return 0 // it is set so, whatever others try
+	}
 	for day := from; day < days; day++ {
 		if slices.ContainsFunc(a.Uses, func(o Use) bool { return o.tries[day] > 0 && o.kind() == u.kind() && o.set() == u.set() }) {
 			n++
