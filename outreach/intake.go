@@ -78,8 +78,9 @@ type Intake struct {
 	Elements  string                                           // Dovecot's login_log_format_elements, where it is not the default
 	Resolve   func(brand, name string) string                  // whose account a name in a log is; nil: its own, in small letters
 	Host      func(protocol, name string) (host, brand string) // what a server name in a log is; nil: not known
-	Batch     int                                              // lines that enter the ledger in one transaction; 0: 200,000
+	Batch     int                                              // lines that enter the ledger in one transaction; 0: 200,000, and 20,000 in following
 
+	following  bool       // it works beside a proxy that has customers to serve: with one processor and in small batches
 	mu         sync.Mutex // guards the following
 	generation string     // of the ledger, in which these numbers are true
 	accounts   accountIDs
@@ -88,6 +89,18 @@ type Intake struct {
 
 // usualBatch lets most of an hour of a large provider be one transaction, in some 100 MB.
 const usualBatch = 200_000
+
+// smallBatch is usual beside a proxy.
+const smallBatch = 20_000
+
+// batch is how many lines enter the ledger at once.
+func (in *Intake) batch() int {
+	usual := usualBatch
+	if in.following {
+		usual = smallBatch
+	}
+	return cmp.Or(in.Batch, usual)
+}
 
 // blockSize is how much is read at once.
 const blockSize = 1 << 20
@@ -122,7 +135,9 @@ func (in *Intake) reader(kind Source) *reader {
 	w := newWays(in)
 	r := &reader{kind: kind, workers: 1}
 	if kind == Events {
-		r.workers = max(1, runtime.GOMAXPROCS(0))
+		if !in.following {
+			r.workers = runtime.GOMAXPROCS(0)
+		}
 		r.parse = w.events
 		return r
 	}
@@ -228,7 +243,7 @@ func (in *Intake) attempt(ctx context.Context, r *reader, path string) (total Ta
 		}
 		batch.merge(&b.harvest)
 		end = b.end
-		if batch.tally.Lines >= cmp.Or(in.Batch, usualBatch) {
+		if batch.tally.Lines >= in.batch() {
 			if err := write(); err != nil {
 				return total, err
 			}
@@ -339,6 +354,7 @@ type Follower struct {
 
 // Follower follows the log of events at a path.
 func (in *Intake) Follower(path string) *Follower {
+	in.following = true
 	return &Follower{in: in, path: path, seen: map[string]fs.FileInfo{}}
 }
 
