@@ -10,6 +10,7 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/emersion/go-message"
 	"github.com/emersion/go-message/mail"
@@ -57,9 +58,17 @@ func Compose(m Mail) ([]byte, error) {
 	h.Set("Auto-Submitted", "auto-generated")
 	h.SetMessageID(id)
 	h.SetDate(m.Date)
-	h.SetSubject(m.Subject)
+	if isASCII(m.Subject) {
+		h.SetSubject(m.Subject)
+	} else {
+		h.AddRaw(encoded("Subject", m.Subject))
+	}
 	h.SetAddressList("To", []*mail.Address{{Address: m.To}})
-	h.SetAddressList("From", []*mail.Address{&m.From})
+	if isASCII(m.From.Name) {
+		h.SetAddressList("From", []*mail.Address{&m.From})
+	} else {
+		h.AddRaw(encoded("From", m.From.Name, "<"+m.From.Address+">"))
+	}
 
 	var out bytes.Buffer
 	parts, err := message.CreateWriter(&out, h.Header)
@@ -85,6 +94,40 @@ func Compose(m Mail) ([]byte, error) {
 		return nil, fmt.Errorf("composing a notice: %w", err)
 	}
 	return out.Bytes(), nil
+}
+
+func isASCII(text string) bool {
+	return !strings.ContainsFunc(text, func(c rune) bool { return c >= utf8.RuneSelf })
+}
+
+// encoded is a header field whose text is in encoded words, one in a line of at most 76
+// letters (RFC 2047 section 2). With two of them go-message makes one line of twice that.
+func encoded(field, text string, after ...string) []byte {
+	const most = 50 // with the marks of a word and the field's name well below 76
+	var words []string
+	word := ""
+	for _, c := range text {
+		var letter string
+		switch {
+		case c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9':
+			letter = string(c)
+		case c == ' ':
+			letter = "_"
+		default:
+			for _, b := range []byte(string(c)) {
+				letter += fmt.Sprintf("=%02X", b)
+			}
+		}
+		if len(word)+len(letter) > most { // between letters, never within one: section 5
+			words, word = append(words, word), ""
+		}
+		word += letter
+	}
+	words = append(words, word)
+	for i, w := range words {
+		words[i] = "=?utf-8?q?" + w + "?="
+	}
+	return []byte(field + ": " + strings.Join(append(words, after...), "\r\n ") + "\r\n")
 }
 
 // mailbox reports whether a text is something in ASCII on both sides of an at sign, with

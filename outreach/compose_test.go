@@ -20,6 +20,33 @@ func noticeMail(t *testing.T) Mail {
 		To: "erika.mustermann@example.org", MessageID: "mr-0000-0000.t-28.abc@bounces.example.org", Date: noticeNow}
 }
 
+// TestComposeLong holds that what a provider calls itself, and what a notice is about, make no long
+// lines: a word of RFC 2047 stands in one of at most 76.
+func TestComposeLong(t *testing.T) {
+	m := noticeMail(t)
+	m.Subject = "Bis 30. September 2027 ändern: Ein Gerät verschlüsselt Ihre 10 €-E-Mails \"=?_veraltet"
+	m.From.Name = strings.Repeat("Kundenservice der Stadtwerke Müllheim & Söhne, ", 3) + "🙂"
+	data, err := Compose(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range bytes.Lines(data) {
+		if len(line) > 76+2 {
+			t.Errorf("a line of %d bytes: %q", len(line), line)
+		}
+	}
+	r, err := mail.CreateReader(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := r.Header.Subject(); err != nil || got != m.Subject {
+		t.Errorf("subject %q, %v", got, err)
+	}
+	if from, err := r.Header.AddressList("From"); err != nil || len(from) != 1 || *from[0] != m.From {
+		t.Errorf("from %v, %v", from, err)
+	}
+}
+
 func TestCompose(t *testing.T) {
 	m := noticeMail(t)
 	data, err := Compose(m)

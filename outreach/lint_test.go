@@ -153,6 +153,20 @@ func TestLintFinds(t *testing.T) {
 	}
 }
 
+// TestSubjectsFitAnyDay holds that a template is not found to be at fault in September only.
+func TestSubjectsFitAnyDay(t *testing.T) {
+	b := changed(t, "de", "Mehrere Programme brauchen neue Einstellungen", "Mehrere Programme brauchen die neuen Einstellungen")
+	t0 := noticeTime(t, "2027-05-01T00:00:00+02:00")
+	n := Sample(&b, "de", t0, t0.AddDate(0, 0, -7), noticeZone, SeveralUses...)
+	c, err := Write(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(c.Lint(&n), func(p config.Problem) bool { return strings.Contains(p.Message, "the subject has 81 letters") }) {
+		t.Errorf("nothing is told of %q", c.Subject)
+	}
+}
+
 // tags are those that a notice is made of.
 var tags = regexp.MustCompile(`</?([a-zA-Z][a-zA-Z0-9]*)`)
 
