@@ -8,7 +8,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -45,47 +44,37 @@ var (
 
 // Lint looks for what a notice must not have, and for what it lacks. The problems name the
 // template's lines where they can.
-func (c *Content) Lint(n *NoticeInput) config.Problems {
-	return linter{}.lint(c, n)
-}
+func (c *Content) Lint(n *NoticeInput) config.Problems { return c.lint(n, linted{}) }
 
-// linter remembers what it said of a text: notices differ in few of theirs.
-type linter map[linted]judged
+// linted is what was found in the texts of a template so far: its notices differ in few of them.
+type linted map[lintedText]found
 
-type linted struct {
+type lintedText struct {
 	line int
 	text marked
 }
 
-// judged is what is said of a text.
-type judged struct {
-	faults   []fault
-	promises bool
+type found struct {
+	problems config.Problems
+	promises bool // never to ask for the password
 }
 
-// fault is what is wrong with a text.
-type fault struct{ message, cure string }
-
-func (k linter) lint(c *Content, n *NoticeInput) config.Problems {
+func (c *Content) lint(n *NoticeInput, before linted) config.Problems {
 	l := &linting{content: c}
 	l.subject(n)
-	if tag := strange(c.HTML); tag != "" {
-		l.add(0, fmt.Sprintf("the HTML has %q in it", tag), "a notice has no links, images or forms")
-	}
 	for _, b := range c.blocks {
 		for _, it := range b.items {
 			for _, t := range it.texts {
-				key := linted{it.line, t}
-				of, known := k[key]
+				key := lintedText{it.line, t}
+				f, known := before[key]
 				if !known {
-					of = judged{forbidden(t.plain(), t.own()), promises(t.own())}
-					k[key] = of
+					k := &linting{content: c, line: it.line}
+					k.forbidden(t.plain(), t.own())
+					f = k.found
+					before[key] = f
 				}
-				for _, f := range of.faults {
-					l.add(it.line, f.message, f.cure)
-				}
+				l.problems, l.promises = append(l.problems, f.problems...), l.promises || f.promises
 				l.texts = append(l.texts, t.plain())
-				l.promised = l.promised || of.promises
 			}
 		}
 	}
@@ -95,15 +84,15 @@ func (k linter) lint(c *Content, n *NoticeInput) config.Problems {
 
 // linting is the work at one notice.
 type linting struct {
-	content  *Content
-	texts    []string
-	promised bool // never to ask for the password
-	problems config.Problems
+	content *Content
+	line    int // of the template; 0: the whole
+	texts   []string
+	found
 }
 
-func (k *linting) add(line int, message, cure string) {
-	p := config.Problem{Severity: config.Error, File: k.content.file, Line: line, Message: message, Cure: cure}
-	if line > 0 {
+func (k *linting) add(message, cure string) {
+	p := config.Problem{Severity: config.Error, File: k.content.file, Line: k.line, Message: message, Cure: cure}
+	if k.line > 0 {
 		p.Column = 1
 	}
 	k.problems = append(k.problems, p)
@@ -116,85 +105,48 @@ func (k *linting) subject(n *NoticeInput) {
 		longest = strings.Replace(s, longDate(n.T.In(n.Zone), k.content.Lang), longDate(time.Date(2026, 9, 30, 0, 0, 0, 0, n.Zone), k.content.Lang), 1)
 	}
 	if length := utf8.RuneCountInString(longest); length > mostSubject {
-		k.add(0, fmt.Sprintf("the subject has %d letters: %q", length, longest), fmt.Sprintf("write at most %d", mostSubject))
+		k.add(fmt.Sprintf("the subject has %d letters: %q", length, longest), fmt.Sprintf("write at most %d", mostSubject))
 	}
 	if scheme.MatchString(s) || haste.MatchString(s) || sales.MatchString(s) || shouts(s) {
-		k.add(0, fmt.Sprintf("the subject has an address, haste or advertising in it: %q", s), "say calmly what is and by when")
+		k.add(fmt.Sprintf("the subject has an address, haste or advertising in it: %q", s), "say calmly what is and by when")
 	}
 	if !n.T.IsZero() && !strings.Contains(s, longDate(n.T.In(n.Zone), k.content.Lang)) {
-		k.add(0, fmt.Sprintf("the subject does not have the date: %q", s), "write {{.Date}} into it")
+		k.add(fmt.Sprintf("the subject does not have the date: %q", s), "write {{.Date}} into it")
 	}
 }
 
 // forbidden finds what a person has learnt to mistrust, in a text as it is read, and as the
 // template alone has it.
-func forbidden(text, own string) (all []fault) {
-	add := func(message, cure string) { all = append(all, fault{message, cure}) }
+func (k *linting) forbidden(text, own string) {
 	if found := scheme.FindString(text); found != "" {
-		add(fmt.Sprintf("there is an address that can be clicked: %q", excerpt(text, found)), "spell it out without "+strconv.Quote(found)+", to be typed")
+		k.add(fmt.Sprintf("there is an address that can be clicked: %q", excerpt(text, found)), "spell it out without "+strconv.Quote(found)+", to be typed")
 	}
 	if found := written.FindString(own); found != "" {
-		add(fmt.Sprintf("%q is shown to the customer as it stands", found), "templates are no HTML: use the markup that is explained at the top of the program's own")
+		k.add(fmt.Sprintf("%q is shown to the customer as it stands", found), "templates are no HTML: use the markup that is explained at the top of the program's own")
 	}
 	if address := addressIn(text); address != "" {
-		add("the IP address "+address+" is shown", "name the kind of network")
+		k.add("the IP address "+address+" is shown", "name the kind of network")
 	}
 	if found := haste.FindString(own); found != "" {
-		add(fmt.Sprintf("it urges: %q", excerpt(own, found)), "say the date and what happens, calmly")
+		k.add(fmt.Sprintf("it urges: %q", excerpt(own, found)), "say the date and what happens, calmly")
 	}
 	if found := sales.FindString(own); found != "" {
-		add(fmt.Sprintf("it advertises: %q", excerpt(own, found)), "leave that out: a notice concerns the contract alone")
+		k.add(fmt.Sprintf("it advertises: %q", excerpt(own, found)), "leave that out: a notice concerns the contract alone")
 	}
-	for sentence := range sentences(own) {
+	for _, sentence := range sentences(own) {
 		if password.MatchString(sentence) && asks.MatchString(sentence) && !never.MatchString(sentence) {
-			add(fmt.Sprintf("it may be read as asking for the password: %q", sentence), "leave that out, even where the password must be typed into the program")
+			k.add(fmt.Sprintf("it may be read as asking for the password: %q", sentence), "leave that out, even where the password must be typed into the program")
+		}
+		if password.MatchString(sentence) && never.MatchString(sentence) && asked.MatchString(sentence) {
+			k.promises = true
 		}
 		if shouts(sentence) {
-			add(fmt.Sprintf("it shouts: %q", sentence), "write small letters")
+			k.add(fmt.Sprintf("it shouts: %q", sentence), "write small letters")
 		}
 		if utf8.RuneCountInString(sentence) > mostSentence {
-			add("a sentence has more than "+strconv.Itoa(mostSentence)+" letters", "divide it")
+			k.add("a sentence has more than "+strconv.Itoa(mostSentence)+" letters", "divide it")
 		}
 	}
-	return all
-}
-
-// promises reports whether a text says that the password is never asked for.
-func promises(own string) bool {
-	for s := range sentences(own) {
-		if password.MatchString(s) && never.MatchString(s) && asked.MatchString(s) {
-			return true
-		}
-	}
-	return false
-}
-
-// htmlTags are all that a notice is made of.
-var htmlTags = []string{"!doctype", "html", "head", "meta", "title", "style", "body", "table", "tr", "td", "th", "div", "h2", "h3", "p", "ul", "ol", "li", "!--[if", "![endif]--"}
-
-// strange finds a tag that has no place in a notice, or an attribute that fetches something.
-func strange(text string) string {
-	for rest := text; ; {
-		_, after, more := strings.Cut(rest, "<")
-		if !more {
-			break
-		}
-		name := strings.ToLower(strings.TrimPrefix(after[:len(after)-len(strings.TrimLeft(after, "/"))], "/")) + strings.TrimLeft(after, "/")
-		if end := strings.IndexAny(name, " >\n"); end >= 0 {
-			name = name[:end]
-		}
-		if !slices.Contains(htmlTags, strings.ToLower(name)) {
-			return "<" + name
-		}
-		tag, _, _ := strings.Cut(after, ">")
-		for _, attribute := range []string{"src=", "href=", "action=", "background=", "url(", "@import", "http-equiv=\"refresh"} {
-			if strings.Contains(strings.ToLower(tag), attribute) {
-				return attribute
-			}
-		}
-		rest = after
-	}
-	return ""
 }
 
 // required is what shows whose mail this is, and what to do.
@@ -214,7 +166,7 @@ func (k *linting) required(n *NoticeInput) {
 	}
 	for _, line := range []config.Line{notices.Sender, notices.Phone, notices.Signature} {
 		if found := sales.FindString(string(line)); found != "" {
-			k.add(0, fmt.Sprintf("it advertises: %q", line), "take that out of the brand's notices: a notice concerns the contract alone")
+			k.add(fmt.Sprintf("it advertises: %q", line), "take that out of the brand's notices: a notice concerns the contract alone")
 		}
 	}
 	if !n.T.IsZero() {
@@ -233,15 +185,15 @@ func (k *linting) required(n *NoticeInput) {
 			}
 		}
 	}
-	if !k.promised {
-		k.add(0, "it does not say that you never ask for the password", map[string]string{
+	if !k.promises {
+		k.add("it does not say that you never ask for the password", map[string]string{
 			"de": "write: Wir fragen Sie nie nach Ihrem Passwort.", "en": "write: We never ask for your password."}[lang])
 	}
 	switch length, most := utf8.RuneCountInString(k.content.Text), mostText*len(grouped(n.Findings)); {
 	case length < leastText:
-		k.add(0, fmt.Sprintf("it has %d letters", length), fmt.Sprintf("less than %d cannot say all", leastText))
+		k.add(fmt.Sprintf("it has %d letters", length), fmt.Sprintf("less than %d cannot say all", leastText))
 	case length > most:
-		k.add(0, fmt.Sprintf("it has %d letters", length), fmt.Sprintf("nobody reads more than %d", most))
+		k.add(fmt.Sprintf("it has %d letters", length), fmt.Sprintf("nobody reads more than %d", most))
 	}
 }
 
@@ -251,38 +203,32 @@ func (k *linting) has(text, what, cure string) {
 		return
 	}
 	if !slices.ContainsFunc(k.texts, func(said string) bool { return strings.Contains(said, text) }) {
-		k.add(0, what+" is missing", cure)
+		k.add(what+" is missing", cure)
 	}
 }
 
 // sentences divides a text. A dot behind a number is one of a date.
-func sentences(text string) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		begin := 0
-		for i, c := range text {
-			end := i + utf8.RuneLen(c)
-			stop := c == '?' || c == '!' || c == ';' || c == ':' || c == '.' && (i == 0 || text[i-1] < '0' || text[i-1] > '9')
-			if !stop || end < len(text) && text[end] != ' ' {
-				continue
-			}
-			if !yield(strings.TrimSpace(text[begin:end])) {
-				return
-			}
-			begin = end
-		}
-		if rest := strings.TrimSpace(text[begin:]); rest != "" {
-			yield(rest)
+func sentences(text string) (all []string) {
+	begin := 0
+	for i, c := range text {
+		end := i + utf8.RuneLen(c)
+		stop := c == '?' || c == '!' || c == ';' || c == ':' || c == '.' && (i == 0 || text[i-1] < '0' || text[i-1] > '9')
+		if stop && (end == len(text) || text[end] == ' ') {
+			all, begin = append(all, strings.TrimSpace(text[begin:end])), end
 		}
 	}
+	if rest := strings.TrimSpace(text[begin:]); rest != "" {
+		all = append(all, rest)
+	}
+	return all
 }
 
 // shouts reports whether there are two words of capitals beside each other; one may be a name.
 func shouts(text string) bool {
 	loud := 0
-	for word := range strings.FieldsFuncSeq(text, func(c rune) bool { return unicode.IsSpace(c) }) {
+	for word := range strings.FieldsSeq(text) {
 		word = strings.Trim(word, ".,;:()„“”\"")
-		letters := len([]rune(word))
-		if letters > 3 && word == strings.ToUpper(word) && !strings.ContainsFunc(word, func(c rune) bool { return !unicode.IsUpper(c) }) {
+		if utf8.RuneCountInString(word) > 3 && !strings.ContainsFunc(word, func(c rune) bool { return !unicode.IsUpper(c) }) {
 			if loud++; loud == 2 {
 				return true
 			}
@@ -331,9 +277,9 @@ func LintNotices(brands []config.Brand, zone *time.Location, now time.Time) (tri
 }
 
 func lintNotices(brands []config.Brand, zone *time.Location, now time.Time, classes []fixes.Class) (tried int, problems config.Problems) {
-	told, l := map[string]bool{}, linter{}
-	add := func(p config.Problem) {
-		if key := fmt.Sprint(p.File, p.Line, p.Message); !told[key] {
+	told := map[string]bool{}
+	add := func(p config.Problem, what string) {
+		if key := fmt.Sprint(p.File, p.Line, what); !told[key] {
 			told[key] = true
 			problems = append(problems, p)
 		}
@@ -346,30 +292,29 @@ func lintNotices(brands []config.Brand, zone *time.Location, now time.Time, clas
 		for _, lang := range []string{"de", "en"} {
 			t, err := loadTemplate(b.Notices.Templates, lang)
 			if err != nil {
-				add(templateProblem(b, lang, err))
+				add(templateProblem(b, lang, err), err.Error())
 				continue
 			}
-			for n, of := range samples(b, lang, zone, now, classes) {
+			before := linted{}
+			for _, n := range samples(b, lang, zone, now, classes) {
 				tried++
-				said, err := newLetter(&n)
+				said, err := newLetter(&n.NoticeInput)
+				var c *Content
 				if err == nil {
-					var c *Content
-					if c, err = t.write(said); err == nil {
-						for _, p := range l.lint(c, &n) {
-							if p.Line == 0 { // it may be of this combination alone
-								p.Message += " (brand " + string(b.Name) + ", " + of + ")"
-								if key := p.File + p.Cure; told[key] {
-									continue
-								} else {
-									told[key] = true
-								}
-							}
-							add(p)
-						}
-						continue
-					}
+					c, err = t.write(said)
 				}
-				add(templateProblem(b, lang, err))
+				if err != nil {
+					add(templateProblem(b, lang, err), err.Error())
+					continue
+				}
+				for _, p := range c.lint(&n.NoticeInput, before) {
+					what := p.Message
+					if p.Line == 0 { // it may be of this combination alone
+						what = p.Cure
+						p.Message += " (brand " + string(b.Name) + ", " + n.of + ")"
+					}
+					add(p, what)
+				}
 			}
 		}
 	}
@@ -399,35 +344,36 @@ func templateProblem(b *config.Brand, lang string, err error) config.Problem {
 	return p
 }
 
-// samples are notices of all kinds, each with its description.
-func samples(b *config.Brand, lang string, zone *time.Location, now time.Time, classes []fixes.Class) func(func(NoticeInput, string) bool) {
-	return func(yield func(NoticeInput, string) bool) {
-		today := DayOf(now, zone)
-		at := func(days Day) time.Time { return (today + days).Start(zone) }
-		stages := map[string]time.Time{"early": at(60), "soon": at(10), "day": at(0), "after": at(-3), "open": {}}
-		for _, stage := range slices.Sorted(maps.Keys(stages)) {
-			try := func(of string, uses ...SampleUse) bool {
-				return yield(Sample(b, lang, stages[stage], now, zone, uses...), strings.Join([]string{lang, stage, of}, ", "))
-			}
-			for _, class := range classes {
-				for _, protocol := range sampleProtocols {
-					kinds := [][]policy.Finding{policyFindings}
-					for _, f := range policyFindings {
-						kinds = append(kinds, []policy.Finding{f})
-					}
-					for _, kind := range kinds {
-						of := fmt.Sprintf("%s, %s, %v", class, protocol, kind)
-						if !try(of, SampleUse{Class: class, Protocol: protocol, Network: "mobile", Findings: kind}) {
-							return
-						}
-					}
+// sample is a made-up notice, with its description.
+type sample struct {
+	NoticeInput
+	of string
+}
+
+// samples are notices of all kinds.
+func samples(b *config.Brand, lang string, zone *time.Location, now time.Time, classes []fixes.Class) (all []sample) {
+	at := func(days Day) time.Time { return (DayOf(now, zone) + days).Start(zone) }
+	for _, stage := range []struct {
+		name string
+		t    time.Time
+	}{{"early", at(60)}, {"soon", at(10)}, {"day", at(0)}, {"after", at(-3)}, {"open", time.Time{}}} {
+		try := func(of string, uses ...SampleUse) {
+			all = append(all, sample{Sample(b, lang, stage.t, now, zone, uses...), lang + ", " + stage.name + ", " + of})
+		}
+		kinds := [][]policy.Finding{policyFindings}
+		for _, f := range policyFindings {
+			kinds = append(kinds, []policy.Finding{f})
+		}
+		for _, class := range classes {
+			for _, protocol := range sampleProtocols {
+				for _, kind := range kinds {
+					try(fmt.Sprintf("%s, %s, %v", class, protocol, kind), SampleUse{Class: class, Protocol: protocol, Network: "mobile", Findings: kind})
 				}
 			}
-			if !try("several programs", SeveralUses...) {
-				return
-			}
 		}
+		try("several programs", SeveralUses...)
 	}
+	return all
 }
 
 // policyFindings are all kinds of findings.

@@ -170,6 +170,9 @@ func TestSubjectsFitAnyDay(t *testing.T) {
 // tags are those that a notice is made of.
 var tags = regexp.MustCompile(`</?([a-zA-Z][a-zA-Z0-9]*)`)
 
+// fetches are what makes a mail program ask a server for something, or lead there.
+var fetches = regexp.MustCompile(`<[^>]*(src|href|action|background)=|url\(|@import|http-equiv="refresh`)
+
 var allowedTags = []string{"html", "head", "meta", "title", "style", "body", "table", "tr", "td", "th", "div", "h2", "h3", "p", "ul", "ol", "li"}
 
 // FuzzNotice holds that nothing which a client or customer may choose becomes markup, a
@@ -212,6 +215,9 @@ func FuzzNotice(f *testing.F) {
 			if !slices.Contains(allowedTags, m[1]) {
 				t.Errorf("a tag %s in\n%s", m[1], c.HTML)
 			}
+		}
+		if found := fetches.FindString(c.HTML); found != "" {
+			t.Errorf("%s in\n%s", found, c.HTML)
 		}
 		for _, text := range []string{c.Subject, c.Text, c.HTML} {
 			if !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool {

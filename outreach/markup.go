@@ -31,14 +31,8 @@ import (
 //go:embed templates/de.txt templates/en.txt
 var builtin embed.FS
 
-// mostTemplate bounds a template's file; a letter has two or three pages.
-const mostTemplate = 256 << 10
-
-// noticeTemplate is a template, made ready.
-type noticeTemplate struct {
-	file string // its name, for messages
-	t    *template.Template
-}
+// noticeTemplate is a template, made ready. Its name is that of its file.
+type noticeTemplate struct{ *template.Template }
 
 // TemplateFile is the program's own template for a language, de or en.
 func TemplateFile(lang string) ([]byte, error) {
@@ -54,22 +48,15 @@ func TemplateFile(lang string) ([]byte, error) {
 func loadTemplate(folder, lang string) (*noticeTemplate, error) {
 	if folder != "" {
 		file := filepath.Join(folder, lang+".txt")
-		info, err := os.Stat(file)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			if _, err := os.Stat(folder); err != nil {
-				return nil, fmt.Errorf("reading the templates of notices: %w", err)
-			}
-		case err != nil:
-			return nil, fmt.Errorf("reading the template of notices: %w", err)
-		case info.Size() > mostTemplate:
-			return nil, fmt.Errorf("reading the template of notices: %s is larger than %d KiB", file, mostTemplate>>10)
-		default:
-			data, err := os.ReadFile(file)
-			if err != nil {
-				return nil, fmt.Errorf("reading the template of notices: %w", err)
-			}
+		data, err := os.ReadFile(file)
+		if err == nil {
 			return parseTemplate(file, string(data))
+		}
+		if errors.Is(err, fs.ErrNotExist) { // of the file; the folder was meant to be there
+			_, err = os.Stat(folder)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading the templates of notices: %w", err)
 		}
 	}
 	data, err := TemplateFile(lang)
@@ -90,9 +77,6 @@ const (
 
 // unmarked is a text without marks.
 func unmarked(text string) string {
-	if !strings.ContainsAny(text, markRunes) {
-		return text
-	}
 	return strings.Map(func(c rune) rune {
 		if c >= valueBegins && c <= lineEnds {
 			return -1
@@ -100,8 +84,6 @@ func unmarked(text string) string {
 		return c
 	}, text)
 }
-
-const markRunes = string(valueBegins) + string(valueEnds) + string(lineBegins) + string(lineEnds)
 
 // parseTemplate makes a template ready: each value that it prints is marked, and so is each
 // line of its own.
@@ -127,7 +109,7 @@ func parseTemplate(file, text string) (*noticeTemplate, error) {
 			mark(part.Root, text)
 		}
 	}
-	return &noticeTemplate{file, t}, nil
+	return &noticeTemplate{t}, nil
 }
 
 const markValue = "_value"
@@ -152,15 +134,17 @@ func mark(n parse.Node, source string) {
 	case *parse.TextNode:
 		n.Text = []byte(markLines(string(n.Text), 1+strings.Count(source[:n.Pos], "\n")))
 	case *parse.IfNode:
-		mark(n.List, source)
-		mark(n.ElseList, source)
+		markBranches(&n.BranchNode, source)
 	case *parse.RangeNode:
-		mark(n.List, source)
-		mark(n.ElseList, source)
+		markBranches(&n.BranchNode, source)
 	case *parse.WithNode:
-		mark(n.List, source)
-		mark(n.ElseList, source)
+		markBranches(&n.BranchNode, source)
 	}
+}
+
+func markBranches(n *parse.BranchNode, source string) {
+	mark(n.List, source)
+	mark(n.ElseList, source)
 }
 
 func markLines(text string, line int) string {
@@ -172,11 +156,11 @@ func markLines(text string, line int) string {
 	return out.String()
 }
 
-// kindOf a block.
-type kindOf int
+// blockKind is what kind of part it is.
+type blockKind int
 
 const (
-	paragraph kindOf = iota
+	paragraph blockKind = iota
 	heading
 	subheading
 	bullets
@@ -186,14 +170,13 @@ const (
 
 // block is a part of a letter.
 type block struct {
-	kind  kindOf
-	line  int // of the template, where it begins
+	kind  blockKind
 	items []item
 }
 
 // item is an entry of a list, a row of a table, or the only text of another block.
 type item struct {
-	line  int
+	line  int      // of the template
 	texts []marked // two in a table
 }
 
@@ -211,40 +194,31 @@ func (m marked) own() string { return markedValue.ReplaceAllString(string(m), "â
 // write prints a letter.
 func (t *noticeTemplate) write(l *letter) (*Content, error) {
 	var subject, body strings.Builder
-	if err := t.t.ExecuteTemplate(&subject, "subject", l); err != nil {
+	if err := t.ExecuteTemplate(&subject, "subject", l); err != nil {
 		return nil, errors.New(templateError(err))
 	}
-	if err := t.t.Execute(&body, l); err != nil {
+	if err := t.Execute(&body, l); err != nil {
 		return nil, errors.New(templateError(err))
 	}
-	c := &Content{Lang: l.Lang, file: t.file, blocks: parseBlocks(body.String())}
+	c := &Content{Lang: l.Lang, file: t.Name(), blocks: parseBlocks(body.String())}
 	text, _ := unlined(subject.String())
 	c.Subject = strings.Join(strings.Fields(marked(text).plain()), " ")
 	if c.Subject == "" || len(c.blocks) == 0 {
-		return nil, fmt.Errorf("%s: the subject or the text comes out empty", t.file)
+		return nil, fmt.Errorf("%s: the subject or the text comes out empty", t.Name())
 	}
 	c.Text, c.HTML = plainText(c.blocks), htmlText(c.Lang, c.Subject, c.blocks)
 	return c, nil
 }
 
+var lineMark = regexp.MustCompile("\uE002([0-9]+)\uE003")
+
 // unlined takes the line numbers out, and tells the first.
 func unlined(text string) (string, int) {
-	var out strings.Builder
 	first := 0
-	for {
-		before, rest, more := strings.Cut(text, string(lineBegins))
-		if out.Len() == 0 && !more {
-			return before, first
-		}
-		out.WriteString(before)
-		number, rest, _ := strings.Cut(rest, string(lineEnds))
-		if first == 0 {
-			first, _ = strconv.Atoi(number) // it was printed by markLines
-		}
-		if text = rest; !more {
-			return out.String(), first
-		}
+	if m := lineMark.FindStringSubmatch(text); m != nil {
+		first, _ = strconv.Atoi(m[1]) // it was printed by markLines
 	}
+	return lineMark.ReplaceAllString(text, ""), first
 }
 
 var numberedLine = regexp.MustCompile(`^[0-9]{1,3}\. `)
@@ -255,7 +229,7 @@ func parseBlocks(text string) (all []block) {
 	for raw := range strings.Lines(text) {
 		raw, line := unlined(raw)
 		s := strings.TrimSpace(raw)
-		kind, begins := paragraph, true
+		kind := paragraph
 		switch {
 		case s == "":
 			open = false
@@ -271,25 +245,21 @@ func parseBlocks(text string) (all []block) {
 		case strings.HasPrefix(s, "|"):
 			kind = table
 		case open:
-			begins = false
-		}
-		if !begins {
 			items := all[len(all)-1].items
-			last := &items[len(items)-1].texts
-			(*last)[len(*last)-1] += marked(" " + s)
+			items[len(items)-1].texts[0] += marked(" " + s)
 			continue
 		}
 		it := item{line, []marked{marked(strings.TrimSpace(s))}}
 		if kind == table {
 			it.texts = cells(s)
 		}
-		open = kind == paragraph || kind == bullets || kind == numbered
-		joins := kind == bullets || kind == numbered || kind == table
-		if n := len(all); joins && n > 0 && all[n-1].kind == kind {
+		listed := kind == bullets || kind == numbered
+		open = kind == paragraph || listed
+		if n := len(all); n > 0 && all[n-1].kind == kind && (listed || kind == table) {
 			all[n-1].items = append(all[n-1].items, it)
 			continue
 		}
-		all = append(all, block{kind, line, []item{it}})
+		all = append(all, block{kind, []item{it}})
 	}
 	return all
 }
