@@ -41,22 +41,9 @@ type Step string
 
 // Setting is one line of a table of settings.
 type Setting struct {
-	What  What
-	Label string // in the program's own words
-	Value string
+	Label string `json:"label"` // in the program's own words
+	Value string `json:"value"`
 }
-
-// What says which of the five settings it is.
-type What string
-
-// The five settings, in the order in which they are shown.
-const (
-	Server         What = "server"
-	Port           What = "port"
-	Security       What = "security"
-	Authentication What = "authentication"
-	User           What = "user"
-)
 
 // Steps says what to do in a program to mend all these findings of one protocol (imap, pop3
 // or submission): one walk through its dialogues, in order. There are none without
@@ -87,18 +74,19 @@ func (s *step) mends(f policy.Finding) bool {
 	return slices.Contains(s.When, f)
 }
 
-// Settings lists the five values that belong into a program for one protocol.
+// Settings lists the five values that belong into a program for one protocol: server, port,
+// encryption, authentication, user name.
 func Settings(c Class, protocol, lang string, v Values) []Setting {
 	k := c.entry()
 	values := known().values(k, protocol, lang, v)
 	words := &known().Words
 	label := func(of func(*labels) text) string { return k.label(protocol, lang, of) }
 	return []Setting{
-		{Server, label(func(l *labels) text { return l.Server }), cmp.Or(v.server(protocol), words.ServerValue.in(lang))},
-		{Port, label(func(l *labels) text { return l.Port }), values["port"]},
-		{Security, label(func(l *labels) text { return l.Security }), values["security"]},
-		{Authentication, label(func(l *labels) text { return l.Auth }), values["password"]},
-		{User, label(func(l *labels) text { return l.User }), cmp.Or(v.User, words.UserValue.in(lang))},
+		{label(func(l *labels) text { return l.Server }), cmp.Or(v.server(protocol), words.ServerValue.in(lang))},
+		{label(func(l *labels) text { return l.Port }), values["port"]},
+		{label(func(l *labels) text { return l.Security }), values["security"]},
+		{label(func(l *labels) text { return l.Auth }), values["password"]},
+		{label(func(l *labels) text { return l.User }), cmp.Or(v.User, words.UserValue.in(lang))},
 	}
 }
 

@@ -122,16 +122,6 @@ func (u *Use) Sessions() (n int) {
 	return n
 }
 
-// On is how many sessions there were on a day.
-func (u *Use) On(day Day) int {
-	for _, d := range u.Days {
-		if d.Day == day {
-			return d.Sessions
-		}
-	}
-	return 0
-}
-
 // Told is what the proxy last told an account, in refusing or warning.
 type Told struct {
 	Day    Day // 0: nothing

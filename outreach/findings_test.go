@@ -273,12 +273,12 @@ func model(p *policy.Policy, a *Account, until Day) (lines []string) {
 		id := rule.ID
 		for _, k := range kinds {
 			trial := func(u *Use, day Day) bool {
-				if k.Collector || k.Class != fixes.AppleMail && k.Class != fixes.Apple && k.Class != fixes.Unknown || u.On(day) > 2 {
+				if k.Collector || k.Class != fixes.AppleMail && k.Class != fixes.Apple && k.Class != fixes.Unknown || sessionsOn(u, day) > 2 {
 					return false
 				}
 				tried, right := map[string]bool{}, false
 				for i := range a.Uses {
-					if o := &a.Uses[i]; o.kind() == k && o.Network == u.Network && o.On(day) > 0 {
+					if o := &a.Uses[i]; o.kind() == k && o.Network == u.Network && sessionsOn(o, day) > 0 {
 						tried[fmt.Sprint(o.Port, o.Entry, o.TLS, o.Mechanism, o.UserForm, o.Host, o.SNI)] = true
 						right = right || meets(o, id)
 					}
@@ -297,7 +297,7 @@ func model(p *policy.Policy, a *Account, until Day) (lines []string) {
 				n := 0
 				for d := ago(100); d <= until; d++ {
 					for i := range a.Uses {
-						if o := &a.Uses[i]; o.kind() == k && breaks(o, id) && same(o, u) && o.On(d) > 0 && trial(o, d) {
+						if o := &a.Uses[i]; o.kind() == k && breaks(o, id) && same(o, u) && sessionsOn(o, d) > 0 && trial(o, d) {
 							n++
 							break
 						}
@@ -311,11 +311,11 @@ func model(p *policy.Policy, a *Account, until Day) (lines []string) {
 				n, met := 0, false
 				for i := range a.Uses {
 					u := &a.Uses[i]
-					if u.kind() != k || u.On(d) == 0 {
+					if u.kind() != k || sessionsOn(u, d) == 0 {
 						continue
 					}
 					if breaks(u, id) && !probe(u, d) {
-						n += u.On(d)
+						n += sessionsOn(u, d)
 					}
 					met = met || meets(u, id)
 				}
@@ -413,4 +413,14 @@ func TestDays(t *testing.T) {
 			t.Errorf("%v begins at %v", d, start)
 		}
 	}
+}
+
+// sessionsOn is how many there were on a day.
+func sessionsOn(u *Use, day Day) int {
+	for _, d := range u.Days {
+		if d.Day == day {
+			return d.Sessions
+		}
+	}
+	return 0
 }

@@ -204,7 +204,7 @@ func grouped(findings []Finding) []*letterDevice {
 		if !f.Noticed() {
 			continue
 		}
-		class := f.Kind.class()
+		class := f.Kind.program()
 		at := slices.IndexFunc(all, func(d *letterDevice) bool { return d.class == class })
 		if at < 0 {
 			at, all = len(all), append(all, &letterDevice{class: class, collector: f.Kind.Collector})
@@ -271,14 +271,6 @@ func (d *letterDevice) words(lang string) letterProgram {
 	return letterProgram{Name: ProgramName(d.class, d.newest().Program, lang), Known: d.class != fixes.Unknown && !d.collector, Collector: d.collector}
 }
 
-// class is that of the texts.
-func (k Kind) class() fixes.Class {
-	if k.Collector {
-		return fixes.Collector
-	}
-	return k.Class
-}
-
 // ProgramName is what people call a program: Thunderbird 153, or where its own name says
 // little, what it is as well: "ein Drucker, Scanner oder anderes Gerät (Brother)".
 func ProgramName(class fixes.Class, program, lang string) string {
@@ -332,7 +324,7 @@ func (all foundBy) words(n *NoticeInput, l *letter) letterUse {
 	case DayOf(first, n.Zone) != DayOf(n.T, n.Zone):
 		u.Date, u.Ended = longDate(first.In(n.Zone), l.Lang), !n.Now.Before(first)
 	}
-	class := kind.class()
+	class := kind.program()
 	for _, s := range fixes.Steps(class, kind.Protocol, kinds, l.Lang, values) {
 		u.Steps = append(u.Steps, string(s))
 	}

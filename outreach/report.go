@@ -24,8 +24,8 @@ const (
 // What the hotline must expect, by experience: one in ten of those affected calls, and an
 // agent bears some six hundred affected accounts.
 const (
-	AffectedPerCall  = 10
-	AffectedPerAgent = 600
+	affectedPerCall  = 10
+	affectedPerAgent = 600
 )
 
 // Counts are accounts by their state: the worst that a finding of theirs has, in the order open,
@@ -256,8 +256,8 @@ func (r *reporting) count(x *examined) (findings []Finding) {
 	return findings
 }
 
-// program is the class under which a kind is counted: collectors apart, whatever they say of
-// themselves.
+// program is the class under which a kind is counted, and by whose words it is written about:
+// collectors apart, whatever they say of themselves.
 func (k Kind) program() fixes.Class {
 	if k.Collector {
 		return fixes.Collector
@@ -388,7 +388,7 @@ func (r *reporting) finish(p *policy.Policy, now time.Time) *Report {
 // hotline is what so many affected accounts mean for it.
 func hotline(affected int) (calls, agents int) {
 	up := func(n int) int { return (affected + n - 1) / n }
-	return up(AffectedPerCall), up(AffectedPerAgent)
+	return up(affectedPerCall), up(affectedPerAgent)
 }
 
 // pace compares the last days with those that are left.

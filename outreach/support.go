@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"mailreeve/config"
+	"mailreeve/fixes"
 	"mailreeve/policy"
 )
 
@@ -44,15 +45,9 @@ type SupportDevice struct {
 	Wrong    []SupportFinding `json:"wrong"`  // by requirement
 	Change   string           `json:"change"` // from when on it is refused, in words; empty where nothing is wrong
 	Steps    []string         `json:"steps"`  // to be done in that program
-	Settings []SupportSetting `json:"settings"`
+	Settings []fixes.Setting  `json:"settings"`
 
 	last Day
-}
-
-// SupportSetting is a value in the program's own label.
-type SupportSetting struct {
-	Label string `json:"label"`
-	Value string `json:"value"`
 }
 
 // SupportFinding is a finding in words.
@@ -139,8 +134,8 @@ func (v *Support) devices(a *Account, findings []Finding, b *config.Brand, zone 
 	}
 	for kind, of := range uses {
 		slices.SortStableFunc(of, func(a, b *Use) int { return cmp.Or(cmp.Compare(b.Last(), a.Last()), a.Shape.compare(&b.Shape)) })
-		d := SupportDevice{Kind: kind, Name: ProgramName(kind.class(), of[0].Program, v.Lang), State: "ok", last: of[0].Last(),
-			Wrong: []SupportFinding{}, Steps: []string{}, Settings: []SupportSetting{}}
+		d := SupportDevice{Kind: kind, Name: ProgramName(kind.program(), of[0].Program, v.Lang), State: "ok", last: of[0].Last(),
+			Wrong: []SupportFinding{}, Steps: []string{}, Settings: []fixes.Setting{}}
 		for i, u := range of {
 			if i == mostWays {
 				d.Seen = append(d.Seen, map[string]string{"de": "und %d weitere Arten", "en": "and %d more ways"}[v.Lang])
@@ -173,10 +168,7 @@ func (v *Support) devices(a *Account, findings []Finding, b *config.Brand, zone 
 			}
 			n := &NoticeInput{Account: a, Brand: b, Zone: zone, Now: now}
 			u := wrong.words(n, &letter{Lang: v.Lang})
-			d.Steps = u.Steps
-			for _, s := range u.Settings {
-				d.Settings = append(d.Settings, SupportSetting{s.Label, s.Value})
-			}
+			d.Steps, d.Settings = u.Steps, u.Settings
 		}
 		v.Devices = append(v.Devices, d)
 	}
@@ -223,7 +215,7 @@ func (u *Use) words(lang string) string {
 	if u.UserForm != "" {
 		parts = append(parts, w[u.UserForm])
 	}
-	parts = append(parts, ProgramName(u.kind().class(), u.Program, lang))
+	parts = append(parts, ProgramName(u.kind().program(), u.Program, lang))
 	if u.Network != "" && u.Network != "other" {
 		parts = append(parts, fmt.Sprintf(w["network"], cmp.Or(w["network "+u.Network], u.Network)))
 	}

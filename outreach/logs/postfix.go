@@ -2,6 +2,7 @@ package logs
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -50,7 +51,7 @@ func (p *postfix) line(e *entry) (*events.Session, Verdict) {
 	}
 	service, daemon := e.tag[:slash], e.tag[slash+1:]
 	switch {
-	case !daemonNames[daemon]:
+	case !slices.Contains(daemons, daemon):
 		return nil, Foreign
 	case daemon != "smtpd":
 		return nil, Other
@@ -90,14 +91,6 @@ func (p *postfix) line(e *entry) (*events.Session, Verdict) {
 
 // trust is what Postfix says of a client's certificate in front of "TLS connection".
 var trust = map[string]bool{"": true, "Anonymous ": true, "Untrusted ": true, "Trusted ": true, "Verified ": true}
-
-var daemonNames = func() map[string]bool {
-	names := map[string]bool{}
-	for _, name := range daemons {
-		names[name] = true
-	}
-	return names
-}()
 
 // tls takes in what was established: name[address], the server name in use if the server has
 // several certificates, and the words that OpenSSL has for it.
