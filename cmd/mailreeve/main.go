@@ -93,6 +93,9 @@ The exit code is 0 when all is well, 1 after an error, 2 after a wrong command l
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		if words := c.Flags().Args(); c.HasSubCommands() && len(words) > 0 {
+			return unknownCommand(c, words[0]) // whose flags this one cannot know
+		}
 		return &hinted{err: err, hint: fmt.Sprintf("`%s --help` lists the flags", c.CommandPath()), usage: true}
 	})
 	root.AddCommand(newDemo(), newRun(), newCheck(), newCerts(), newPolicy(), newOutreach(), newConfig(), newVersion(), eventsTopic())

@@ -207,7 +207,7 @@ func importFiles(c *cobra.Command, of *outreachFlags, found logFiles, brand stri
 		}
 	}
 	if !asJSON {
-		result.print(c.OutOrStdout())
+		result.print(c.OutOrStdout(), failed == nil)
 	}
 	switch {
 	case errors.Is(failed, context.Canceled):
@@ -246,9 +246,10 @@ type imported struct {
 	Last     outreach.Day                        `json:"last,omitzero"`
 }
 
-func (r *imported) print(out io.Writer) {
+// print shows it; of an import that failed, only what it had read.
+func (r *imported) print(out io.Writer, whole bool) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "FROM\tFILES\tKNOWN\tLINES\tLOGINS\tUNCONFIRMED\tOF OTHERS\tNOT UNDERSTOOD")
+	fmt.Fprintln(w, "FROM\tFILES\tKNOWN\tLINES\tLOGINS\tUNCONFIRMED\tOTHER PROGRAMS\tNOT UNDERSTOOD")
 	lines, files := 0, 0
 	for _, kind := range logKinds {
 		t := r.Tallies[kind]
@@ -273,6 +274,9 @@ func (r *imported) print(out io.Writer) {
 		if t.Lines > 0 && t.Logins+t.Unknown == 0 && t.Foreign > 0 {
 			fmt.Fprintf(out, "\nNo login is in the lines for --%s, and %d of %d are of other programs: are these the right files?\n", kind, t.Foreign, t.Lines)
 		}
+	}
+	if !whole {
+		return
 	}
 	fmt.Fprintln(out)
 	if lines == 0 && files > 0 {
