@@ -49,6 +49,18 @@ func (f *Finding) Noticed() bool {
 	return f.State.affected() && f.Do >= policy.Notify
 }
 
+// Date is from when on an account with these findings is refused, by those that a notice speaks
+// of; zero: that is not planned. It is the same whether or not a mail can go to the account.
+func (s *Schedule) Date(findings []Finding, now time.Time) time.Time {
+	var told []Finding
+	for i := range findings {
+		if findings[i].Noticed() {
+			told = append(told, findings[i])
+		}
+	}
+	return s.day(told, DayOf(now, s.Office.Zone))
+}
+
 // Write makes a notice: one for all that is wrong with the account.
 func Write(n NoticeInput) (*Content, error) {
 	if n.Brand == nil || n.Brand.Notices == nil {

@@ -115,7 +115,7 @@ func previewed(c *cobra.Command, f *outreachFlags, name, lang string) (n outreac
 		return n, err
 	}
 	now := o.now()
-	n = outreach.NoticeInput{Account: a, Findings: findings, Brand: b, Lang: lang, T: item.T, Case: number, Zone: o.Zone, Now: now}
+	n = outreach.NoticeInput{Account: a, Findings: findings, Brand: b, Lang: lang, T: outreach.NewSchedule(o.Config.Outreach).Date(findings, now), Case: number, Zone: o.Zone, Now: now}
 	told := false
 	for i := range findings {
 		told = told || findings[i].Noticed()
@@ -127,7 +127,11 @@ func previewed(c *cobra.Command, f *outreachFlags, name, lang string) (n outreac
 		return n, err
 	}
 	say := func(format string, args ...any) { fmt.Fprintf(c.ErrOrStderr(), "note: "+format+"\n", args...) }
-	if item.Reason != outreach.ReasonDue {
+	switch item.Reason {
+	case outreach.ReasonDue:
+	case outreach.ReasonCall, outreach.ReasonBounced, outreach.ReasonNoAddress:
+		say("no mail goes to this account: %s", onOneLine(item.Sentence))
+	default:
 		say("it is not sent now: %s", onOneLine(item.Sentence))
 	}
 	if outreach.CutOff(a, findings, now) {

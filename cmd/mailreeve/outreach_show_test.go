@@ -209,6 +209,21 @@ func TestOutreachPreview(t *testing.T) {
 	}
 }
 
+// TestPreviewOfNoMail holds that a letter to an account that gets no mail has the day all the same.
+func TestPreviewOfNoMail(t *testing.T) {
+	d := newDesk(t)
+	if _, errs, code := told("outreach", "call", "anna@example.org", "-c", d.file); code != 0 {
+		t.Fatal(errs)
+	}
+	out, errs, code := told("outreach", "preview", "anna@example.org", "-c", d.file, "--now", rehearsed)
+	if code != 0 || !strings.Contains(errs, "no mail goes to this account: it is to be called instead") {
+		t.Errorf("code %d: %s", code, errs)
+	}
+	if !strings.Contains(out, "Was am 20. September 2027 geschieht") || strings.Contains(out, "Vorerst nichts") {
+		t.Errorf("the letter has no day:\n%s", out)
+	}
+}
+
 func TestOutreachLint(t *testing.T) {
 	d := newDesk(t)
 	out, errs, code := told("outreach", "template", "de")
