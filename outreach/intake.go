@@ -268,7 +268,7 @@ func (r *reader) blocks(ctx context.Context, running *sync.WaitGroup, f *sourceF
 	running.Go(func() {
 		defer close(order)
 		defer close(work)
-		*readErr = f.blocks(from, func() []byte {
+		*readErr = f.blocks(ctx, from, func() []byte {
 			select {
 			case buf := <-free:
 				return buf[:blockSize]

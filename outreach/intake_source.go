@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"cmp"
 	"compress/gzip"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // sourceFile is a file that is read.
@@ -29,10 +31,17 @@ type sourceFile struct {
 // gzipMagic begins a file of gzip (RFC 1952 section 2.3.1).
 var gzipMagic = []byte{0x1f, 0x8b}
 
+// errNoFile is the error about what has a name like a file, and no beginning to which one can go back.
+var errNoFile = errors.New("it is no regular file, so its place in the ledger cannot be kept; write what comes from there into a file first")
+
 func openSource(path string) (*sourceFile, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // opening a pipe would wait for its writer
 	if err != nil {
 		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return nil, cmp.Or(err, errNoFile)
 	}
 	begin := make([]byte, len(gzipMagic))
 	n, err := f.ReadAt(begin, 0)
@@ -96,8 +105,8 @@ func cutOff(err error) error {
 
 // blocks reads from a place on, and gives complete lines with the places where they begin and end.
 // In place of a line that is too long for a block comes one of the same place that is too long for
-// anybody. What has no newline yet is left for another time. Buffers come from take.
-func (s *sourceFile) blocks(from int64, take func() []byte, give func(lines []byte, begin, end int64) bool) error {
+// anybody. What has no newline yet is left for another time. Buffers come from take. A context that is done ends it.
+func (s *sourceFile) blocks(ctx context.Context, from int64, take func() []byte, give func(lines []byte, begin, end int64) bool) error {
 	r, err := s.begin()
 	if err == nil && from > 0 {
 		if s.packed {
@@ -111,7 +120,7 @@ func (s *sourceFile) blocks(from int64, take func() []byte, give func(lines []by
 	}
 	var rest []byte // of a line that is not complete
 	var long int64  // bytes of one that is too long; they are not kept
-	for {
+	for ctx.Err() == nil {
 		buf := take()
 		n, err := fill(r, buf, copy(buf, rest))
 		data := buf[:n]
@@ -142,6 +151,7 @@ func (s *sourceFile) blocks(from int64, take func() []byte, give func(lines []by
 			return err
 		}
 	}
+	return ctx.Err()
 }
 
 // overlong stands for a line that is too long.
