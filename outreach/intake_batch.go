@@ -68,11 +68,19 @@ func (b *batch) merge(s *harvest) {
 // they are forgotten.
 type (
 	accountIDs = map[string]int64
-	shapeIDs   = map[*Shape]int64
+	shapeIDs   = map[Shape]int64
 )
 
-// mostIDs bounds how many accounts are remembered: some 50 MB.
-const mostIDs = 400_000
+// mostIDs and mostShapeIDs bound how many are remembered: some 50 MB of each.
+const (
+	mostIDs      = 400_000
+	mostShapeIDs = 100_000
+)
+
+// mostShapes is how many shapes an account has in full: many times what a household comes to in years. Who asks
+// for another server name in each session, or gives himself another version, would fill
+// the ledger and the memory of all that read it.
+const mostShapes = 1000
 
 // generation is the key in meta that counts deletions.
 const generation = "generation"
@@ -97,7 +105,7 @@ func (in *Intake) write(ctx context.Context, kind Source, identity string, from,
 	}); err != nil {
 		return err
 	}
-	if in.generation != met.generation || len(in.accounts) > mostIDs || in.accounts == nil {
+	if in.generation != met.generation || len(in.accounts) > mostIDs || len(in.shapes) > mostShapeIDs || in.accounts == nil {
 		in.generation, in.accounts, in.shapes = met.generation, accountIDs{}, shapeIDs{}
 	}
 	for name, id := range met.accounts {
@@ -155,14 +163,12 @@ func (in *Intake) numbers(t *tx, m *met, b *batch) (account func(string) int64, 
 	if in.generation != m.generation {
 		knownAccounts, knownShapes = nil, nil
 	}
-	names, shapes := map[string]bool{}, map[*Shape]bool{}
+	names, users := map[string]bool{}, map[*Shape][]string{}
 	for u := range b.seen {
 		if _, known := knownAccounts[u.account]; !known {
 			names[u.account] = true
 		}
-		if _, known := knownShapes[u.shape]; !known {
-			shapes[u.shape] = true
-		}
+		users[u.shape] = append(users[u.shape], u.account)
 	}
 	missing := make([]string, 0, len(names))
 	for name := range names {
@@ -172,25 +178,77 @@ func (in *Intake) numbers(t *tx, m *met, b *batch) (account func(string) int64, 
 	if err := t.accountIDs(m.accounts, missing); err != nil {
 		return nil, nil, err
 	}
-	order := make([]*Shape, 0, len(shapes))
-	for s := range shapes {
-		order = append(order, s)
+	account = func(name string) int64 {
+		if id, known := knownAccounts[name]; known {
+			return id
+		}
+		return m.accounts[name]
+	}
+	ids := map[*Shape]int64{} // of this batch: two that are equal may have come
+	order := make([]*Shape, 0, len(users))
+	for s := range users {
+		if id, known := knownShapes[*s]; known {
+			ids[s] = id
+		} else {
+			order = append(order, s)
+		}
 	}
 	slices.SortFunc(order, (*Shape).compare)
-	if err := t.shapeIDs(m.shapes, order); err != nil {
-		return nil, nil, err
+	ways := wayCounts{t: t, had: map[string]int{}, got: map[string]int{}}
+	for _, s := range order {
+		id, found, err := t.shapeID(s)
+		if err == nil && !found {
+			slices.Sort(users[s]) // several days of one
+			id, found, err = ways.add(s, slices.Compact(users[s]), account)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		if ids[s] = id; found { // else the next who comes so may have room
+			m.shapes[*s] = id
+		}
 	}
-	return func(name string) int64 {
-			if id, known := knownAccounts[name]; known {
-				return id
+	return account, func(s *Shape) int64 { return ids[s] }, nil
+}
+
+// wayCounts count shapes by account, where new ones come.
+type wayCounts struct {
+	t        *tx
+	had, got map[string]int // in the ledger before, where that was asked; and new ones in this batch
+}
+
+// add makes a row for a shape that is new to the ledger. If all accounts that came so have their fill, it is
+// not its own, but the row of the shape without what a client may choose freely.
+func (w *wayCounts) add(s *Shape, accounts []string, id func(string) int64) (row int64, own bool, err error) {
+	full := func(account string) (bool, error) {
+		if _, asked := w.had[account]; !asked {
+			n := 0
+			if _, err := w.t.one([]any{&n}, "SELECT COUNT(DISTINCT shape) FROM seen WHERE account = $1", id(account)); err != nil {
+				return false, err
 			}
-			return m.accounts[name]
-		}, func(s *Shape) int64 {
-			if id, known := knownShapes[s]; known {
-				return id
+			w.had[account] = n
+		}
+		return w.had[account]+w.got[account] >= mostShapes, nil
+	}
+	for _, account := range accounts {
+		switch is, err := full(account); {
+		case err != nil:
+			return 0, false, err
+		case !is:
+			for _, account := range accounts {
+				w.got[account]++
 			}
-			return m.shapes[s]
-		}, nil
+			row, err = w.t.newShape(s)
+			return row, true, err
+		}
+	}
+	plain := *s
+	plain.SNI, plain.Program = "", ""
+	row, found, err := w.t.shapeID(&plain)
+	if !found && err == nil {
+		row, err = w.t.newShape(&plain)
+	}
+	return row, false, err
 }
 
 // accountIDs finds the numbers of accounts, and makes rows for those that have none.
@@ -228,27 +286,23 @@ func (t *tx) accountIDs(ids accountIDs, names []string) error {
 	return nil
 }
 
-// shapeIDs is accountIDs for shapes. There are thousands, and few of them new.
-func (t *tx) shapeIDs(ids shapeIDs, shapes []*Shape) error {
-	for _, s := range shapes {
-		var where strings.Builder
-		for i, column := range strings.Split(shapeColumns, ", ") {
-			if i > 0 {
-				where.WriteString(" AND ")
-			}
-			where.WriteString(column + " = $" + strconv.Itoa(i+1))
+// shapeID finds the number of a shape. There are thousands, and few of them new.
+func (t *tx) shapeID(s *Shape) (id int64, found bool, err error) {
+	var where strings.Builder
+	for i, column := range strings.Split(shapeColumns, ", ") {
+		if i > 0 {
+			where.WriteString(" AND ")
 		}
-		var id int64
-		found, err := t.one([]any{&id}, "SELECT id FROM shape WHERE "+where.String(), s.values()...)
-		if !found && err == nil {
-			_, err = t.one([]any{&id}, "INSERT INTO shape ("+shapeColumns+") VALUES "+arguments(1, len(s.values()))+" RETURNING id", s.values()...)
-		}
-		if err != nil {
-			return err
-		}
-		ids[s] = id
+		where.WriteString(column + " = $" + strconv.Itoa(i+1))
 	}
-	return nil
+	found, err = t.one([]any{&id}, "SELECT id FROM shape WHERE "+where.String(), s.values()...)
+	return id, found, err
+}
+
+// newShape makes a row for a shape.
+func (t *tx) newShape(s *Shape) (id int64, err error) {
+	_, err = t.one([]any{&id}, "INSERT INTO shape ("+shapeColumns+") VALUES "+arguments(1, len(s.values()))+" RETURNING id", s.values()...)
+	return id, err
 }
 
 func (s *Shape) values() []any {
@@ -328,7 +382,15 @@ func (w *writing) seen(b *batch) {
 	slices.SortFunc(all, func(x, y row) int {
 		return cmp.Or(cmp.Compare(x.account, y.account), cmp.Compare(x.shape, y.shape), cmp.Compare(x.day, y.day))
 	})
-	for part := range slices.Chunk(all, 10_000) {
+	sums := all[:0] // several shapes may have one row, and PostgreSQL takes each only once in a statement
+	for _, r := range all {
+		if n := len(sums); n > 0 && sums[n-1].account == r.account && sums[n-1].shape == r.shape && sums[n-1].day == r.day {
+			sums[n-1].n += r.n
+			continue
+		}
+		sums = append(sums, r)
+	}
+	for part := range slices.Chunk(sums, 10_000) {
 		args := make([]any, 0, 4*len(part))
 		for _, r := range part {
 			args = append(args, r.account, r.shape, int64(r.day), int64(r.n))

@@ -103,7 +103,7 @@ type other struct {
 	protocol, tls, mechanism string
 }
 
-// ways are the shapes that were met, each once.
+// ways are the shapes that were met, each once while they are not too many.
 type ways struct {
 	networks Networks
 	zone     *time.Location
@@ -124,6 +124,9 @@ func (w *ways) one(s Shape) *Shape {
 	defer w.mu.Unlock()
 	if was := w.shapes[s]; was != nil {
 		return was
+	}
+	if len(w.shapes) >= mostShapeIDs {
+		clear(w.shapes)
 	}
 	w.shapes[s] = &s
 	return &s

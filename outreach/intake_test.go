@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -682,6 +683,81 @@ func TestCollectors(t *testing.T) {
 	}
 }
 
+// TestOneAccountCannotFillTheLedger: a customer may ask for another server name in each session. What others do
+// is known as before.
+func TestOneAccountCannotFillTheLedger(t *testing.T) {
+	dir := t.TempDir()
+	l := ledgerAt(t, filepath.Join(dir, "ledger.db"))
+	defer l.Close()
+	in := intakeOf(l)
+	in.Batch = 64
+	session := func(account, sni string, version int) string {
+		line, err := events.Encode(&events.Session{Time: intakeNow, Brand: "alpha", Protocol: "imap", TLS: "1.2", Host: "unknown", SNI: sni, Account: account, Verified: true,
+			ClientID: map[string]string{"name": "Thunderbird", "version": fmt.Sprint(version)}})
+		okay(t, err)
+		return string(line)
+	}
+	var lines strings.Builder
+	const sessions = 1500
+	for i := range sessions {
+		lines.WriteString(session("mallory@example.org", fmt.Sprintf("n%d.example.net", i), 1+i%2))
+	}
+	lines.WriteString(session("anna@example.org", "mail.kanzlei.example", 153))
+	// What mallory has no room for is anna's nevertheless.
+	lines.WriteString(session("mallory@example.org", "mail.praxis.example", 153))
+	lines.WriteString(session("anna@example.org", "mail.praxis.example", 153))
+	log := filepath.Join(dir, "events.jsonl")
+	okay(t, os.WriteFile(log, []byte(lines.String()), 0o600))
+	tally, err := in.Read(context.Background(), Events, log)
+	okay(t, err)
+	if tally.Logins != sessions+3 {
+		t.Errorf("%+v", tally)
+	}
+	mallory, err := l.Account(context.Background(), "mallory@example.org")
+	okay(t, err)
+	n := 0
+	for i := range mallory.Uses {
+		n += mallory.Uses[i].Sessions()
+	}
+	if len(mallory.Uses) > mostShapes+3 || n != sessions+1 {
+		t.Errorf("%d sessions in %d shapes", n, len(mallory.Uses))
+	}
+	anna, err := l.Account(context.Background(), "anna@example.org")
+	okay(t, err)
+	var names []string
+	for i := range anna.Uses {
+		names = append(names, anna.Uses[i].SNI+" "+anna.Uses[i].Program)
+	}
+	if want := []string{"mail.kanzlei.example Thunderbird 153", "mail.praxis.example Thunderbird 153"}; !slices.Equal(names, want) {
+		t.Errorf("anna came as %q", names)
+	}
+}
+
+// TestFollowingForLongKeepsLittle: a log that grows brings the same shapes at each look.
+func TestFollowingForLongKeepsLittle(t *testing.T) {
+	l := ledgerAt(t, filepath.Join(t.TempDir(), "ledger.db"))
+	defer l.Close()
+	in := intakeOf(l)
+	path := filepath.Join(t.TempDir(), "events.jsonl")
+	log, err := os.Create(path)
+	okay(t, err)
+	defer log.Close()
+	f := in.Follower(path)
+	for range 5 {
+		for i := range 3 {
+			line, err := events.Encode(&events.Session{Time: intakeNow, Brand: "alpha", Protocol: "imap", Port: 143 + i, Account: "anna@example.org", Verified: true})
+			okay(t, err)
+			_, err = log.Write(line)
+			okay(t, err)
+		}
+		tally, err := f.Look(context.Background())
+		okay(t, err)
+		if tally.Logins != 3 || len(in.shapes) != 3 {
+			t.Errorf("%d logins, %d shapes are remembered", tally.Logins, len(in.shapes))
+		}
+	}
+}
+
 // TestNoAddressIsKept looks through all bytes of the ledger.
 func TestNoAddressIsKept(t *testing.T) {
 	dir := t.TempDir()
@@ -760,5 +836,45 @@ func okay(t fataler, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestOnlyFilesAreRead: a pipe would wait for its writer for ever, and has no beginning to go back to.
+func TestOnlyFilesAreRead(t *testing.T) {
+	dir := t.TempDir()
+	l := ledgerAt(t, filepath.Join(dir, "ledger.db"))
+	defer l.Close()
+	pipe := filepath.Join(dir, "pipe")
+	okay(t, syscall.Mkfifo(pipe, 0o600))
+	for _, path := range []string{pipe, "/dev/zero", dir} {
+		if _, err := intakeOf(l).Read(t.Context(), Dovecot, path); !errors.Is(err, errNoFile) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+// TestEndlessLineIsLeft: whoever gives up waiting for a file's first newline is heard.
+func TestEndlessLineIsLeft(t *testing.T) {
+	l := ledgerAt(t, filepath.Join(t.TempDir(), "ledger.db"))
+	defer l.Close()
+	path := filepath.Join(t.TempDir(), "sparse.log")
+	f, err := os.Create(path)
+	okay(t, err)
+	defer f.Close()
+	_, err = f.WriteString("a line\n")
+	okay(t, err)
+	okay(t, f.Truncate(1<<40)) // takes no room, and hours to read
+	ctx, cancel := context.WithCancel(t.Context())
+	in := intakeOf(l)
+	in.Batch = 1
+	l.fault = func(point string) error {
+		if point == "committed" { // the first line is in the ledger; what follows has no end
+			cancel()
+		}
+		return nil
+	}
+	tally, err := in.Read(ctx, Dovecot, path)
+	if !errors.Is(err, context.Canceled) || tally.Lines != 1 {
+		t.Errorf("%+v: %v", tally, err)
 	}
 }
