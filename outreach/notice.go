@@ -49,6 +49,29 @@ func (f *Finding) Noticed() bool {
 	return f.State.affected() && f.Do >= policy.Notify
 }
 
+// Means is what the finding is by its uses. A requirement of TLS 1.2 is broken by who does not
+// encrypt and by who does so in an old way, and these have different things to do.
+func (f *Finding) Means() (means policy.Finding) {
+	means = f.Rule.Finding
+	for n, u := range f.Uses {
+		if of := Meant(f.Rule.Finding, u.TLS); n == 0 || of == policy.Plaintext { // which weighs more than a version
+			means = of
+		}
+	}
+	return means
+}
+
+// Meant is what a login with a version of TLS is told by a requirement with a finding.
+func Meant(f policy.Finding, version string) policy.Finding {
+	switch {
+	case f != policy.Plaintext && f != policy.TLSOld || version == "":
+		return f
+	case version == policy.None:
+		return policy.Plaintext
+	}
+	return policy.TLSOld
+}
+
 // Date is from when on an account with these findings is refused, by those that a notice speaks
 // of; zero: that is not planned. It is the same whether or not a mail can go to the account.
 func (s *Schedule) Date(findings []Finding, now time.Time) time.Time {
@@ -143,7 +166,7 @@ func newLetter(n *NoticeInput) (*letter, error) {
 		for _, found := range p.uses {
 			made.Uses = append(made.Uses, found.words(n, l))
 			for _, f := range found {
-				what[f.Rule.Finding] = true
+				what[f.Means()] = true
 			}
 			if at := earliest(found); l.Date == "" || !at.IsZero() && !at.After(n.T) {
 				fetch = fetch || found[0].Kind.Protocol != submission
@@ -314,14 +337,14 @@ func (all foundBy) words(n *NoticeInput, l *letter) letterUse {
 	values := ValuesOf(n.Brand, kind.Protocol)
 	var kinds []policy.Finding
 	for _, f := range all {
-		if slices.Contains(kinds, f.Rule.Finding) {
+		if slices.Contains(kinds, f.Means()) {
 			continue
 		}
-		kinds = append(kinds, f.Rule.Finding)
-		u.Findings = append(u.Findings, string(f.Rule.Finding))
+		kinds = append(kinds, f.Means())
+		u.Findings = append(u.Findings, string(f.Means()))
 		u.Meaning = append(u.Meaning, meaning(f, l.Lang))
 		use := f.Uses[0]
-		switch f.Rule.Finding {
+		switch f.Means() {
 		case policy.LegacyHostname:
 			u.Host = hostName(use.SNI)
 			values.OldServer = u.Host
@@ -348,8 +371,8 @@ func (all foundBy) words(n *NoticeInput, l *letter) letterUse {
 // sending, and a policy may end the ports of STARTTLS for fetching as well.
 func meaning(f *Finding, lang string) string {
 	switch {
-	case f.Rule.Finding != policy.FindingPort || f.Kind.Protocol == submission:
-		return fixes.Explain(f.Rule.Finding, lang)
+	case f.Means() != policy.FindingPort || f.Kind.Protocol == submission:
+		return fixes.Explain(f.Means(), lang)
 	case lang == "en":
 		return "Your mail program uses a port that we are closing. There is another port that is encrypted from the beginning."
 	}

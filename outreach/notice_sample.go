@@ -49,16 +49,18 @@ func Sample(b *config.Brand, lang string, t, now time.Time, zone *time.Location,
 				use.Host, use.SNI = policy.Legacy, "mail."+domain
 			case policy.FindingUserForm:
 				use.UserForm = "bare"
-			case policy.TLSOld:
-				use.TLS = "1.0"
 			case policy.Mechanism:
 				use.Mechanism = "CRAM-MD5"
 			}
 		}
 		for _, f := range s.Findings {
+			use := *use // the same program may encrypt in an old way once, and not at all another time
+			if f == policy.TLSOld {
+				use.TLS = "1.0"
+			}
 			n.Findings = append(n.Findings, Finding{
 				Rule: &policy.Requirement{ID: string(f), Finding: f}, Kind: kind, State: Open,
-				First: use.First(), Last: use.Last(), Days: len(use.Days), Sessions: use.Sessions(), Uses: []*Use{use},
+				First: use.First(), Last: use.Last(), Days: len(use.Days), Sessions: use.Sessions(), Uses: []*Use{&use},
 				Do: policy.Notify, Refuses: t,
 			})
 		}

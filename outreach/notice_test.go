@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -97,4 +98,55 @@ func noticeTime(t *testing.T, text string) time.Time {
 		t.Fatal(err)
 	}
 	return when
+}
+
+// TestMeans holds that a requirement of a version speaks of encryption as each login had it.
+func TestMeans(t *testing.T) {
+	for name, c := range map[string]struct {
+		of   policy.Finding
+		tls  []string
+		want policy.Finding
+	}{
+		"in clear":               {policy.Plaintext, []string{policy.None}, policy.Plaintext},
+		"outdated":               {policy.Plaintext, []string{"1.0", "1.1"}, policy.TLSOld},
+		"both":                   {policy.Plaintext, []string{"1.0", policy.None}, policy.Plaintext},
+		"not known":              {policy.Plaintext, []string{""}, policy.Plaintext},
+		"in clear, called old":   {policy.TLSOld, []string{policy.None}, policy.Plaintext},
+		"outdated, as is called": {policy.TLSOld, []string{"1.0"}, policy.TLSOld},
+		"something else":         {policy.LegacyHostname, []string{"1.0"}, policy.LegacyHostname},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := Finding{Rule: &policy.Requirement{Finding: c.of}}
+			for _, version := range c.tls {
+				f.Uses = append(f.Uses, &Use{Shape: Shape{TLS: version}})
+			}
+			if got := f.Means(); got != c.want {
+				t.Errorf("%s, not %s", got, c.want)
+			}
+		})
+	}
+}
+
+// TestVersionsInALetter holds that who encrypts by an old version is not told that nothing is encrypted.
+func TestVersionsInALetter(t *testing.T) {
+	p, err := policy.New("versions", []policy.Requirement{{ID: "encrypted", Finding: policy.Plaintext,
+		Require: policy.Matcher{{Fact: policy.TLS, Values: []string{"1.2", "1.3"}}},
+		Stages:  []policy.Stage{{From: noticeNow.AddDate(0, -1, 0), Do: policy.Notify}, {From: noticeDay, Do: policy.Deny}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := supportAccount()
+	a.Uses = a.Uses[:1]
+	a.Uses[0].TLS, a.Uses[0].Port = "1.0", 993
+	c, err := Write(NoticeInput{Account: a, Findings: Findings(p, a, noticeNow, noticeZone), Brand: noticeBrand(), T: noticeDay, Case: "MR-0000-0000", Zone: noticeZone, Now: noticeNow})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(c.Subject, "veraltete") || strings.Contains(c.Subject+c.Text, "ohne Verschlüsselung") || !strings.Contains(c.Text, "TLS 1.2") {
+		t.Errorf("%s\n\n%s", c.Subject, c.Text)
+	}
+	s := NewSupport(p, nil, a, nil, "", noticeBrand(), "de", noticeZone, noticeNow)
+	if d := s.Devices[0]; d.Wrong[0].Finding != policy.TLSOld || !strings.Contains(d.Wrong[0].Meaning, "veraltet") || !strings.Contains(strings.Join(d.Steps, " "), "Update") {
+		t.Errorf("the desk is told: %+v", d)
+	}
 }

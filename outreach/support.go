@@ -181,7 +181,7 @@ func (v *Support) devices(a *Account, findings []Finding, b *config.Brand, zone 
 var stateOrder = map[State]int{Fixed: 1, Exempt: 2, Silent: 3, Open: 4}
 
 func (f *Finding) support(lang string, zone *time.Location) SupportFinding {
-	s := SupportFinding{Rule: f.Rule.ID, Finding: f.Rule.Finding, State: f.State, Meaning: meaning(f, lang),
+	s := SupportFinding{Rule: f.Rule.ID, Finding: f.Means(), State: f.State, Meaning: meaning(f, lang),
 		First: f.First, Last: f.Last, Days: f.Days, Do: f.Do, Refuses: f.Refuses, Fixed: f.Since}
 	if e := f.Exception; e != nil {
 		s.Exception = &SupportException{e.ID, lastDay(e, zone), e.Reason, e.Owner}

@@ -442,8 +442,8 @@ func (t *trial) judge(e *events.Session) (what, sees string, next []string) {
 func (t *trial) steps(e *events.Session) (steps []string) {
 	var kinds []policy.Finding
 	for _, r := range t.policy.Requirements() {
-		if slices.Contains(e.By, r.ID) && !slices.Contains(kinds, r.Finding) {
-			kinds = append(kinds, r.Finding)
+		if f := outreach.Meant(r.Finding, e.TLS); slices.Contains(e.By, r.ID) && !slices.Contains(kinds, f) {
+			kinds = append(kinds, f)
 		}
 	}
 	class, _ := fixes.Classify(e.Protocol, e.ClientID, e.Hello, e.Mechanism)
