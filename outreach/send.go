@@ -70,6 +70,7 @@ const (
 	troubles    = 4                // attempts to reach the server before a run gives up
 	firstPause  = 30 * time.Second // before the second of them; it doubles
 	inARow      = 10               // refused notices after which something else must be wrong
+	doubtful    = 3                // the same of those in doubt, each of which is work for a person
 	askAgain    = 30 * time.Second // how often a waiting sender looks whether it was stopped; it always does before a mail
 	firstPutOff = 15 * time.Minute // what the server did not take is offered again after this; it doubles
 	lastPutOff  = 12 * time.Hour
@@ -110,7 +111,7 @@ func (s *Sender) Run(ctx context.Context) (Run, error) {
 	if err != nil {
 		return run, err
 	}
-	refused := 0 // in a row
+	refused, doubts := 0, 0 // in a row
 	for _, i := range plan.Items {
 		if i.Reason != ReasonDue && i.Reason != ReasonBudget {
 			break // they come first
@@ -146,7 +147,11 @@ func (s *Sender) Run(ctx context.Context) (Run, error) {
 		case err != nil:
 			return run, err
 		case o.State == StateSent:
-			refused = 0
+			refused, doubts = 0, 0
+		case o.State == StateDoubt:
+			if doubts++; doubts == doubtful {
+				return run, fmt.Errorf("%d notices in a row are in doubt; of the last one: %s", doubtful, o.Said)
+			}
 		case o.State == StateFailed || o.State == StateClaimed:
 			if refused++; refused == inARow {
 				return run, fmt.Errorf("none of %d notices in a row could be sent; of the last one: %s", inARow, o.Said)

@@ -762,6 +762,24 @@ func TestRefusedInARow(t *testing.T) {
 	}
 }
 
+// A server that goes away at each final dot leaves few doubts for people to settle.
+func TestDoubtsInARow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sleepUntil(begun)
+		o, p := newOutbox(t), &post{mood: func(stage string) mood {
+			if stage == "dot" {
+				return mute
+			}
+			return well
+		}}
+		o.see(t, good(inClear), DayOf(begun, berlin)-1, mailboxes(20)...)
+		run, err := sender(t, o, p).Run(t.Context())
+		if err == nil || run.States[StateDoubt] != doubtful || len(o.states(t)) != doubtful {
+			t.Errorf("%+v, %v, %d begun", run, err, len(o.states(t)))
+		}
+	})
+}
+
 // A doubt is settled by a person, or by what the server has written; all is in the audit.
 func TestSettle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
