@@ -17,6 +17,9 @@ package outreach
 // steps anew. A date that is moved before it comes begins none, so a change in
 // the policy file sends nobody the same step twice. Who is not refused on any day is told
 // three times: when policy first has it known, and 28 and 56 days later.
+//
+// Who obeys is not told again: once the same kind of program has logged in as it should after the
+// last violation, that finding makes no step due and stands in no mail, unless it is seen anew.
 
 import (
 	"cmp"
@@ -49,20 +52,21 @@ const (
 	ReasonNoAddress Reason = "no_address"  // its name is no mail address
 	ReasonQuiet     Reason = "not_yet"     // policy only observes so far
 	ReasonExempt    Reason = "exempt"      // exceptions are in force
+	ReasonWatched   Reason = "watched"     // it has been right since, but not for long enough to count as fixed
 	ReasonFixed     Reason = "fixed"       // all has been mended
 	ReasonNothing   Reason = "nothing"     // nothing is wrong with it
 )
 
 // Reasons lists them.
 var Reasons = []Reason{ReasonDue, ReasonBudget, ReasonSpread, ReasonEarly, ReasonGap, ReasonTold, ReasonClaimed, ReasonDoubt, ReasonFailed,
-	ReasonMost, ReasonBounced, ReasonCall, ReasonNoAddress, ReasonQuiet, ReasonExempt, ReasonFixed, ReasonNothing}
+	ReasonMost, ReasonBounced, ReasonCall, ReasonNoAddress, ReasonQuiet, ReasonExempt, ReasonWatched, ReasonFixed, ReasonNothing}
 
 var reasonWords = map[Reason]string{
 	ReasonDue: "told today", ReasonBudget: "due, but today's budget is used up", ReasonSpread: "waiting for their day of the week",
 	ReasonEarly: "first step not yet reached", ReasonGap: "told a few days ago", ReasonTold: "told already", ReasonClaimed: "under way, or put off by the server",
 	ReasonDoubt: "in doubt: see `mailreeve outreach doubts`", ReasonFailed: "refused by the server for good", ReasonMost: "told as often as allowed",
 	ReasonBounced: "mail to them comes back", ReasonCall: "called instead", ReasonNoAddress: "name is no mail address",
-	ReasonQuiet: "policy only observes so far", ReasonExempt: "exempt", ReasonFixed: "fixed", ReasonNothing: "nothing wrong",
+	ReasonQuiet: "policy only observes so far", ReasonExempt: "exempt", ReasonWatched: "right again, and watched", ReasonFixed: "fixed", ReasonNothing: "nothing wrong",
 }
 
 // String says it in words, of several accounts.
@@ -113,12 +117,15 @@ func (s *Schedule) Look(p *policy.Policy, a *Account, past []Past, now time.Time
 	}
 	var told []Finding // those that are at risk and made known
 	exempt, risk := false, false
+	var right, until Day // from when on all that is watched has been right, and how long it is watched
 	var begins time.Time // the first stage to come that makes something known
 	for _, f := range all {
 		switch {
 		case f.State == Exempt:
 			exempt = true
 		case f.State == Fixed:
+		case f.watched():
+			right, until = max(right, f.right(a)), max(until, f.Last+FixedAfter)
 		case f.Do >= policy.Notify:
 			told = append(told, f)
 		default:
@@ -140,6 +147,8 @@ func (s *Schedule) Look(p *policy.Policy, a *Account, past []Past, now time.Time
 		return say(ReasonQuiet, day, "what is wrong is only observed until %s", day)
 	case len(told) == 0 && exempt:
 		return say(ReasonExempt, 0, "an exception is in force for all that is wrong")
+	case len(told) == 0 && until != 0:
+		return say(ReasonWatched, until, "it has been right since %s; it is watched until %s", right, until)
 	case len(told) == 0:
 		return say(ReasonFixed, 0, "all that was wrong has been mended")
 	case a.Call != 0:
@@ -205,6 +214,29 @@ func (s *Schedule) Look(p *policy.Policy, a *Account, past []Past, now time.Time
 		return say(ReasonSpread, on(current), "%s is sent to it on %s, for each has a day of the week", name, on(current))
 	}
 	return say(ReasonDue, on(current), "%s is due since %s", name, on(current))
+}
+
+// watched reports whether the same kind of program has logged in as it should on a later day than
+// it last did not. That may be another device of the same kind, so the finding counts as fixed
+// only after [FixedAfter] days; but who has just obeyed is not told again meanwhile.
+func (f *Finding) watched() bool { return f.State.affected() && f.Since > f.Last }
+
+// right is the first day after the last violation on which the same kind of program logged in as it should.
+func (f *Finding) right(a *Account) Day {
+	first := f.Since
+	for i := range a.Uses {
+		u := &a.Uses[i]
+		if u.kind() != f.Kind || !f.Rule.Meets(u.Facts(a.Name)) {
+			continue
+		}
+		for _, d := range u.Days {
+			if d.Day > f.Last {
+				first = min(first, d.Day)
+				break
+			}
+		}
+	}
+	return first
 }
 
 // known is when a requirement begins to be made known, after an instant; zero: never.

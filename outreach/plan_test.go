@@ -103,6 +103,8 @@ func TestReasons(t *testing.T) {
 		"no address":          {p, account(func(a *Account) { a.Name = "kunde" }), nil, at, ReasonNoAddress, 0, 0},
 		"an odd address":      {p, account(func(a *Account) { a.Name = "kün de@example.de" }), nil, at, ReasonNoAddress, 0, 0},
 		"fixed":               {p, mended(at), nil, at, ReasonFixed, 0, 0},
+		"obeyed":              {p, account(obeyed(at, at+2)), nil, at + 3, ReasonWatched, 0, at - 1 + FixedAfter},
+		"obeyed on the same":  {p, account(obeyed(at - 1)), nil, window(4), ReasonDue, -14, window(4)}, // day as it did not
 	} {
 		i, findings := testSchedule().Look(test.p, test.a, test.past, noonOf(test.now))
 		if i.Reason != test.want && !(test.want == ReasonDue && i.Reason == ReasonSpread && i.On > test.now) {
@@ -125,6 +127,11 @@ func nineNotices() (past []Past) {
 		past = append(past, Past{0, step, dayOf("2027-03-18"), dayOf("2026-11-26") + Day(7*n), StateSent, time.Time{}})
 	}
 	return append(past, Past{0, Undated, 0, dayOf("2026-10-02"), StateSent, time.Time{}})
+}
+
+// obeyed is a change of an account: it logs in as it should on some days.
+func obeyed(days ...Day) func(*Account) {
+	return func(a *Account) { a.Uses = append(a.Uses, seenAs(a.Name, good(), days...).Uses...) }
 }
 
 // mended is an account that logs in as it should, for more than two weeks.
@@ -411,3 +418,33 @@ func TestOfficeHours(t *testing.T) {
 }
 
 var wall2027 = time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// Who obeys is told no more, until something wrong is seen anew; what else is wrong is told as if
+// that were all.
+func TestWhoObeysIsNotToldAgain(t *testing.T) {
+	refused, at := dayOf("2027-03-18"), dayOf("2027-03-18")
+	p := denied(t, dayOf("2026-10-01").Start(berlin), refused.Start(berlin))
+	s := testSchedule()
+	a := seenAs("kunde@example.de", good(inClear), at-5)
+	obeyed(at-3, at-1)(a)
+	i, _ := s.Look(p, a, nil, noonOf(at))
+	if i.Reason != ReasonWatched || i.Letter || i.Sentence != "it has been right since 2027-03-15; it is watched until 2027-03-27" {
+		t.Errorf("%+v", i)
+	}
+	plan, err := s.Make(p, all([]*Account{a}), func(string) []Past { return nil }, 100, noonOf(at))
+	noErr(t, err)
+	if plan.Reasons[ReasonWatched] != 1 || len(plan.Dates) != 0 || plan.Letters != 0 {
+		t.Errorf("%+v", plan)
+	}
+	a.Uses[0].Days = append(a.Uses[0].Days, DayCount{at, 1})
+	if i, _ := s.Look(p, a, nil, noonOf(at)); i.Reason != ReasonDue {
+		t.Errorf("seen anew: %+v", i)
+	}
+	a.Uses[0].Days = a.Uses[0].Days[:1]
+	other := good(inClear)
+	other.Protocol = "pop3"
+	a.Uses = append(a.Uses, seenAs(a.Name, other, at-2).Uses...)
+	if i, _ := s.Look(p, a, nil, noonOf(at)); i.Reason != ReasonDue || i.Letter {
+		t.Errorf("with another program: %+v", i)
+	}
+}

@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -320,6 +321,7 @@ func (s *Sender) compose(ctx context.Context, n *Notice) (*ready, string, error)
 	if i.Reason != ReasonDue || i.Key != n.Key() {
 		return nil, i.Sentence, nil
 	}
+	findings = slices.DeleteFunc(findings, func(f Finding) bool { return f.watched() }) // the mail lists what is left
 	brand := s.brand(i.Brand)
 	content, err := Write(NoticeInput{Account: a, Findings: findings, Brand: brand, Lang: string(brand.Language), T: i.T, Case: n.Case, Zone: s.Schedule.Office.Zone, Now: now})
 	if errors.Is(err, ErrNothing) {

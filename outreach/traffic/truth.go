@@ -110,6 +110,7 @@ const (
 	Nothing Reason = "nothing" // nothing is wrong with it
 	Quiet   Reason = "not_yet" // policy only observes so far
 	Spared  Reason = "exempt"
+	Watched Reason = "watched" // all that was wrong has been right since, for fewer days than make it mended
 	Mended  Reason = "fixed"
 	Due     Reason = "due" // it is told on one of the seven days from the step's day on, or on an office day around it
 )
@@ -316,10 +317,17 @@ func (f *Finding) At(day int) string {
 		return Exempt
 	case day-last < fixedAfter:
 		return Open
-	case slices.Contains(f.met[last+1:until], true):
+	case f.obeyed(day):
 		return Fixed
 	}
 	return Silent
+}
+
+// obeyed reports whether a program of the kind has come as it should since it last did not, as
+// of a day.
+func (f *Finding) obeyed(day int) bool {
+	until := min(day+1, len(f.on))
+	return slices.Contains(f.met[last(f.on[:until])+1:until], true)
 }
 
 // lose says what the account loses if all demands deny, by some days alone.
@@ -391,7 +399,8 @@ func (u *Use) says(fault faults) bool { return u.wrong&plaintext == 0 || fault&l
 
 // tell says whether the account is told of something, if it has not been told yet.
 func (w *World) tell(a *Account, now time.Time) (n Notice) {
-	var risk, exempt bool
+	var risk, exempt, watched bool
+	today := w.since(now)
 	var dates []time.Time
 	var known time.Time // since when something can be told
 	told := false
@@ -400,6 +409,8 @@ func (w *World) tell(a *Account, now time.Time) (n Notice) {
 		case f.State == Exempt:
 			exempt = true
 		case f.State == Fixed:
+		case f.obeyed(today):
+			watched = true
 		case f.Demand.at(now) < policy.Notify:
 			risk = true
 		default:
@@ -423,11 +434,12 @@ func (w *World) tell(a *Account, now time.Time) (n Notice) {
 		return Notice{Reason: Quiet}
 	case !told && exempt:
 		return Notice{Reason: Spared}
+	case !told && watched:
+		return Notice{Reason: Watched}
 	case !told:
 		return Notice{Reason: Mended}
 	}
 	n = Notice{Reason: Due}
-	today := w.since(now)
 	from, all := w.since(known), undated
 	if len(dates) > 0 {
 		slices.SortFunc(dates, time.Time.Compare)
