@@ -131,9 +131,11 @@ func encoded(field, text string, after ...string) []byte {
 }
 
 // mailbox reports whether a text is something in ASCII on both sides of an at sign, with
-// nothing in it that could end a header field or an SMTP path.
+// nothing in it that could end a header field or an SMTP path, or that leads elsewhere: of
+// anna%gmail.com@ and anna@gmail.com@ one's own domain, servers make an address at the other's
+// (in Postfix allow_percent_hack and swap_bangpath, which are on).
 func mailbox(text string) bool {
-	at := strings.LastIndexByte(text, '@')
+	at := strings.IndexByte(text, '@')
 	return at > 0 && at < len(text)-1 && len(text) <= 254 && // RFC 5321 section 4.5.3.1.3, without the angle brackets
-		!strings.ContainsFunc(text, func(c rune) bool { return c <= ' ' || c >= 0x7f || strings.ContainsRune(`<>,;:\"()[]`, c) })
+		!strings.ContainsFunc(text, func(c rune) bool { return c <= ' ' || c >= 0x7f || strings.ContainsRune(`<>,;:\"()[]%!`, c) }) && strings.IndexByte(text[at+1:], '@') < 0
 }

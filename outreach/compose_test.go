@@ -122,7 +122,7 @@ func TestCompose(t *testing.T) {
 // recipient.
 func TestComposeRefuses(t *testing.T) {
 	for _, to := range []string{"", "kunde", "@example.org", "kunde@", "a@example.org, b@example.org", "a@example.org\r\nBcc: b@example.org",
-		"a@example.org>", "künde@example.org", "a b@example.org", strings.Repeat("a", 250) + "@example.org"} {
+		"a@example.org>", "a@example.net@example.org", "a%example.net@example.org", "example.net!a@example.org", "künde@example.org", "a b@example.org", strings.Repeat("a", 250) + "@example.org"} {
 		m := noticeMail(t)
 		m.To = to
 		if data, err := Compose(m); err == nil {
