@@ -9,9 +9,11 @@ package outreach
 // T is the day on which an account is refused: the first that any of its findings has, of
 // those that policy has made known (notify or more). Steps are days before and after T. Of
 // several that have passed the latest is due, so a mail that was missed is not sent late
-// beside the next. Those more than a week before T are spread over the office days of the
-// week that they begin; later ones before T move to the office day before where they fall on a
-// closed one, for a warning of two days is none on the Monday itself.
+// beside the next; those of T and later lapse a week after their day. Accounts without a T
+// are told late rather than never, and nobody after the campaign's end. Steps more than a week
+// before T are spread over the office days of the week that they begin; later ones before T
+// move to the office day before where they fall on a closed one, for a warning of two days is
+// none on the Monday itself.
 //
 // Once T has passed and another finding has a later one, a new series begins, with all
 // steps anew. A date that is moved before it comes begins none, so a change in
@@ -39,6 +41,7 @@ type Reason string
 const (
 	ReasonDue       Reason = "due"         // it is told as soon as there is room
 	ReasonBudget    Reason = "budget"      // it is due, and others come first today
+	ReasonClosed    Reason = "closed"      // it is due, and the office does not open today any more
 	ReasonSpread    Reason = "bucket"      // its day of the week is to come
 	ReasonEarly     Reason = "before_step" // its first step is to come
 	ReasonGap       Reason = "gap"         // the last notice was sent a few days ago
@@ -46,6 +49,8 @@ const (
 	ReasonClaimed   Reason = "claimed"     // a sender works at it, or the server wants to be asked later
 	ReasonDoubt     Reason = "doubt"       // nobody knows whether the step was sent
 	ReasonFailed    Reason = "failed"      // the server refused the step for good
+	ReasonLapsed    Reason = "lapsed"      // its last step was not sent in time
+	ReasonEnded     Reason = "ended"       // the campaign ends before
 	ReasonMost      Reason = "most"        // it has had as many notices as there may be
 	ReasonBounced   Reason = "bounced"     // mail to it comes back
 	ReasonCall      Reason = "call"        // it is called instead
@@ -58,13 +63,14 @@ const (
 )
 
 // Reasons lists them.
-var Reasons = []Reason{ReasonDue, ReasonBudget, ReasonSpread, ReasonEarly, ReasonGap, ReasonTold, ReasonClaimed, ReasonDoubt, ReasonFailed,
-	ReasonMost, ReasonBounced, ReasonCall, ReasonNoAddress, ReasonQuiet, ReasonExempt, ReasonWatched, ReasonFixed, ReasonNothing}
+var Reasons = []Reason{ReasonDue, ReasonBudget, ReasonClosed, ReasonSpread, ReasonEarly, ReasonGap, ReasonTold, ReasonClaimed, ReasonDoubt, ReasonFailed,
+	ReasonLapsed, ReasonEnded, ReasonMost, ReasonBounced, ReasonCall, ReasonNoAddress, ReasonQuiet, ReasonExempt, ReasonWatched, ReasonFixed, ReasonNothing}
 
 var reasonWords = map[Reason]string{
-	ReasonDue: "told today", ReasonBudget: "due, but today's budget is used up", ReasonSpread: "waiting for their day of the week",
+	ReasonDue: "told today", ReasonBudget: "due, but past the budget of the day", ReasonClosed: "due when the office opens again", ReasonSpread: "waiting for their day of the week",
 	ReasonEarly: "first step not yet reached", ReasonGap: "told a few days ago", ReasonTold: "told already", ReasonClaimed: "under way, or put off by the server",
-	ReasonDoubt: "in doubt: see `mailreeve outreach doubts`", ReasonFailed: "refused by the server for good", ReasonMost: "told as often as allowed",
+	ReasonDoubt: "in doubt: see `mailreeve outreach doubts`", ReasonFailed: "refused by the server for good", ReasonLapsed: "last step not sent in time",
+	ReasonEnded: "the campaign ends before", ReasonMost: "told as often as allowed",
 	ReasonBounced: "mail to them comes back", ReasonCall: "called instead", ReasonNoAddress: "name is no mail address",
 	ReasonQuiet: "policy only observes so far", ReasonExempt: "exempt", ReasonWatched: "right again, and watched", ReasonFixed: "fixed", ReasonNothing: "nothing wrong",
 }
@@ -80,12 +86,14 @@ type Schedule struct {
 	Gap      time.Duration // least time between two, up to the step a week before T
 	Most     int           // notices to an account
 	PerDay   int           // notices in all
+	End      Day           // the last day of the campaign, on which notices are still sent; 0: there is none
 }
 
 // NewSchedule is that of a configuration with notices.
 func NewSchedule(c *config.Outreach) *Schedule {
 	n := c.Notices
-	return &Schedule{Campaign: string(c.Campaign), Office: NewOffice(c), Steps: n.Steps, Gap: n.Gap, Most: n.Most, PerDay: PerDay(n)}
+	return &Schedule{Campaign: string(c.Campaign), Office: NewOffice(c), Steps: n.Steps, Gap: n.Gap, Most: n.Most, PerDay: PerDay(n),
+		End: DayOf(c.End.In(c.Timezone.Location()), c.Timezone.Location())}
 }
 
 // Item is what is to be said of an account in a plan.
@@ -102,6 +110,7 @@ type Item struct {
 const (
 	spreadDays = 7  // a step more than this before T is spread over as many days
 	between    = 28 // days between notices without a date
+	lapsesIn   = 7  // days after its own day a step of T or later is not sent any more
 )
 
 // undatedSteps are those of accounts that are not refused on any date.
@@ -157,6 +166,8 @@ func (s *Schedule) Look(p *policy.Policy, a *Account, past []Past, now time.Time
 		return say(ReasonBounced, 0, "a notice came back on %s", a.Bounced)
 	case !mailbox(a.Name):
 		return say(ReasonNoAddress, 0, "its name is no mail address to write to")
+	case s.ended(today):
+		return say(ReasonEnded, 0, "the campaign ended on %s", s.End)
 	}
 
 	i.Letter = CutOff(a, told, now)
@@ -175,13 +186,18 @@ func (s *Schedule) Look(p *policy.Policy, a *Account, past []Past, now time.Time
 	}
 	if current < 0 {
 		i.Step = steps[0]
+		if s.ended(on(0)) {
+			return say(ReasonEnded, 0, "its first step, %s, would be on %s, and the campaign ends on %s", StepName(i.Step), on(0), s.End)
+		}
 		return say(ReasonEarly, on(0), "its first step, %s, is on %s", StepName(i.Step), on(0))
 	}
 	i.Step = steps[current]
 	name := StepName(i.Step)
 	var next Day
 	after := ", the last one"
-	if current+1 < len(steps) {
+	if current+1 < len(steps) && s.ended(on(current+1)) {
+		after = fmt.Sprintf(", the last one before the campaign ends on %s", s.End)
+	} else if current+1 < len(steps) {
 		next = on(current + 1)
 		after = fmt.Sprintf("; the next one, %s, is on %s", StepName(steps[current+1]), next)
 	}
@@ -206,8 +222,12 @@ func (s *Schedule) Look(p *policy.Policy, a *Account, past []Past, now time.Time
 	}
 	gap := Day((s.Gap + 24*time.Hour - 1) / (24 * time.Hour))
 	switch {
+	case i.Step >= 0 && i.Step < Undated && today >= on(current)+lapsesIn:
+		return say(ReasonLapsed, next, "%s was due on %s, and is not sent any more%s", name, on(current), after)
 	case count >= s.Most:
 		return say(ReasonMost, 0, "it has had %d notices, as many as there may be", count)
+	case s.ended(on(current)):
+		return say(ReasonEnded, 0, "%s would be sent to it on %s, and the campaign ends on %s", name, on(current), s.End)
 	case (i.Step <= -spreadDays || i.Step >= Undated) && last != 0 && today-last < gap:
 		return say(ReasonGap, last+gap, "%s is due, but the last notice was sent on %s", name, last)
 	case on(current) > today:
@@ -238,6 +258,9 @@ func (f *Finding) right(a *Account) Day {
 	}
 	return first
 }
+
+// ended reports whether the campaign is over on a day.
+func (s *Schedule) ended(day Day) bool { return s.End != 0 && day > s.End }
 
 // known is when a requirement begins to be made known, after an instant; zero: never.
 func known(r *policy.Requirement, now time.Time) time.Time {
@@ -364,7 +387,7 @@ type Plan struct {
 	Format   string         `json:"format"`
 	Campaign string         `json:"campaign"`
 	Day      Day            `json:"day"`
-	Open     bool           `json:"open"` // the office opens today
+	Open     bool           `json:"open"` // the office is open today, or opens yet
 	Accounts int            `json:"accounts"`
 	PerDay   int            `json:"per_day"`
 	Left     int            `json:"left"` // of today's budget
@@ -382,12 +405,14 @@ type Backlog struct {
 	Due       int `json:"due"`           // of them now
 	Done      Day `json:"done,omitzero"` // the day on which the last of these is told
 	Late      int `json:"late"`          // of them only when the day has come
+	Never     int `json:"never"`         // of those due: the campaign ends before the budget reaches them
 }
 
 // Make plans the day. left is what remains of its budget, past what an account was sent.
 func (s *Schedule) Make(p *policy.Policy, accounts iter.Seq2[*Account, error], past func(string) []Past, left int, now time.Time) (*Plan, error) {
 	today := DayOf(now, s.Office.Zone)
-	plan := &Plan{Format: PlanFormat, Campaign: s.Campaign, Day: today, Open: s.Office.On(today), PerDay: s.PerDay, Left: max(0, left),
+	opens := s.Office.Opens(now)
+	plan := &Plan{Format: PlanFormat, Campaign: s.Campaign, Day: today, Open: !opens.IsZero() && DayOf(opens, s.Office.Zone) == today, PerDay: s.PerDay, Left: max(0, left),
 		Steps: map[string]int{}, Reasons: map[Reason]int{}}
 	dates := map[Day]*Backlog{}
 	var due, others []Item
@@ -414,6 +439,10 @@ func (s *Schedule) Make(p *policy.Policy, accounts iter.Seq2[*Account, error], p
 		return cmp.Or(sooner(a.T, b.T), cmp.Compare(a.On, b.On), cmp.Compare(policy.Bucket(s.Campaign, a.Account), policy.Bucket(s.Campaign, b.Account)), cmp.Compare(a.Account, b.Account))
 	})
 	day, room := today, plan.Left
+	if !plan.Open {
+		room = 0
+	}
+	first := Day(0) // day on which something is sent
 	for n := range due {
 		i := &due[n]
 		for room == 0 || !s.Office.On(day) { // the office has a day in each week: the configuration is checked
@@ -423,13 +452,25 @@ func (s *Schedule) Make(p *policy.Policy, accounts iter.Seq2[*Account, error], p
 			room = s.PerDay
 		}
 		room--
+		if first == 0 {
+			first = day
+		}
 		b := s.backlog(dates, i.T)
 		b.Due++
+		if s.ended(day) {
+			b.Never++
+			i.Reason, i.On = ReasonEnded, 0
+			i.Sentence += fmt.Sprintf("; by the budget of %d a day its turn comes after the campaign's end on %s", s.PerDay, s.End)
+			continue
+		}
 		b.Done = day
 		if !i.T.IsZero() && day >= b.T && today < b.T {
 			b.Late++
 		}
-		if day != today {
+		if day == first && !plan.Open {
+			i.Reason, i.On = ReasonClosed, day
+			i.Sentence += fmt.Sprintf("; the office is closed, and it is told on %s", day)
+		} else if day != today {
 			i.Reason, i.On = ReasonBudget, day
 			i.Sentence += fmt.Sprintf("; by the budget of %d a day it is told on %s", s.PerDay, day)
 		} else {
@@ -474,7 +515,7 @@ func (s *Schedule) backlog(dates map[Day]*Backlog, t time.Time) *Backlog {
 // writable reports whether an account gets mail now or later.
 func (i *Item) writable() bool {
 	switch i.Reason {
-	case ReasonDue, ReasonBudget, ReasonSpread, ReasonEarly, ReasonGap, ReasonTold, ReasonClaimed, ReasonDoubt, ReasonFailed:
+	case ReasonDue, ReasonBudget, ReasonClosed, ReasonSpread, ReasonEarly, ReasonGap, ReasonTold, ReasonClaimed, ReasonDoubt, ReasonFailed:
 		return true
 	}
 	return false

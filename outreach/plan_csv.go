@@ -22,7 +22,7 @@ func (p *Plan) Sheet(w io.Writer, lang string, marks Marks, zone *time.Location)
 	for i := range p.Items {
 		n := &p.Items[i]
 		step, on, date, letter := "", "", "", word(lang, "no", "nein")
-		if n.writable() || n.Reason == ReasonMost {
+		if n.writable() || n.Reason == ReasonMost || n.Reason == ReasonLapsed {
 			step = StepName(n.Step)
 		}
 		if n.On != 0 {

@@ -57,6 +57,17 @@ func (o *Office) Opens(now time.Time) time.Time {
 	return time.Time{}
 }
 
+// Closed says until when it is closed, in a sentence; empty: it is open.
+func (o *Office) Closed(now time.Time) string {
+	switch opens := o.Opens(now); {
+	case opens.IsZero():
+		return "the office never opens"
+	case !opens.Equal(now):
+		return "the office is closed until " + opens.In(o.Zone).Format("Mon 2 Jan 2006 15:04 MST")
+	}
+	return ""
+}
+
 // On reports whether it opens on a day.
 func (o *Office) On(d Day) bool { return o.Days[d.Weekday()] }
 

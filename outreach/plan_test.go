@@ -92,8 +92,9 @@ func TestReasons(t *testing.T) {
 		"the day":             {p, account(), nil, dayOf("2027-03-18"), ReasonDue, 0, dayOf("2027-03-18")},
 		"after":               {p, account(), nil, dayOf("2027-03-22"), ReasonDue, 3, dayOf("2027-03-22")}, // T+3 is a Sunday, so Monday
 		"after, at weekend":   {p, account(), nil, dayOf("2027-03-21"), ReasonDue, 3, dayOf("2027-03-22")}, // nobody sends on a Sunday
-		"long after":          {p, account(), nil, dayOf("2027-03-29"), ReasonDue, 3, dayOf("2027-03-22")}, // still open: it was seen on the 3rd... and is silent now
-		"most":                {p, account(), nineNotices(), dayOf("2027-03-22"), ReasonMost, 3, 0},        // though the step is new
+		"a week after":        {p, account(), nil, dayOf("2027-03-28"), ReasonDue, 3, dayOf("2027-03-22")},
+		"long after":          {p, account(), nil, dayOf("2027-03-29"), ReasonLapsed, 3, 0},         // though it is open: it was seen on the 3rd, and is silent now
+		"most":                {p, account(), nineNotices(), dayOf("2027-03-22"), ReasonMost, 3, 0}, // though the step is new
 		"early":               {p, seenAs("kunde@example.de", good(inClear), dayOf("2026-10-05")), nil, dayOf("2026-10-06"), ReasonEarly, -112, window(0)},
 		"only observed":       {p, seenAs("kunde@example.de", good(inClear), dayOf("2026-09-05")), nil, dayOf("2026-09-06"), ReasonQuiet, 0, dayOf("2026-10-01")},
 		"exempt":              {exempt, account(), nil, at, ReasonExempt, 0, 0},
@@ -333,7 +334,7 @@ func TestMake(t *testing.T) {
 		t.Errorf("%v, %d items", plan.Steps, len(plan.Items))
 	}
 	// 100 on Monday, 300 each on Tuesday, Wednesday and Thursday, which is the day.
-	if want := (Backlog{refused, 1000, 999, refused, 299}); len(plan.Dates) != 1 || plan.Dates[0] != want {
+	if want := (Backlog{refused, 1000, 999, refused, 299, 0}); len(plan.Dates) != 1 || plan.Dates[0] != want {
 		t.Errorf("%+v, want %+v", plan.Dates, want)
 	}
 	for n, i := range plan.Items {
@@ -446,5 +447,74 @@ func TestWhoObeysIsNotToldAgain(t *testing.T) {
 	a.Uses = append(a.Uses, seenAs(a.Name, other, at-2).Uses...)
 	if i, _ := s.Look(p, a, nil, noonOf(at)); i.Reason != ReasonDue || i.Letter {
 		t.Errorf("with another program: %+v", i)
+	}
+}
+
+// After the campaign's last day nothing is planned, and nobody is promised anything.
+func TestEndOfTheCampaign(t *testing.T) {
+	refused := dayOf("2027-03-18")
+	p := denied(t, dayOf("2026-10-01").Start(berlin), refused.Start(berlin))
+	at := dayOf("2027-03-11") // T-7
+	a := seenAs("kunde@example.de", good(inClear), dayOf("2026-10-05"), at-1)
+	undated := denied(t, dayOf("2026-10-01").Start(berlin), time.Time{})
+	for name, test := range map[string]struct {
+		p        *policy.Policy
+		past     []Past
+		end, now Day
+		want     Reason
+		on       Day
+		sentence string
+	}{
+		"the last day":           {p, nil, at, at, ReasonDue, at, "T-7 is due since 2027-03-11"},
+		"the day after":          {p, nil, at, at + 1, ReasonEnded, 0, "the campaign ended on 2027-03-11"},
+		"long after":             {p, nil, at, at + 300, ReasonEnded, 0, "the campaign ended on 2027-03-11"},
+		"without a date":         {undated, nil, at, at + 1, ReasonEnded, 0, "the campaign ended on 2027-03-11"},
+		"before the first step":  {p, nil, dayOf("2026-10-20"), dayOf("2026-10-06"), ReasonEnded, 0, "its first step, T-112, would be on 20"},
+		"nothing after the last": {p, []Past{{0, -7, refused, at, StateSent, time.Time{}}}, at + 1, at, ReasonTold, 0, "T-7 was sent on 2027-03-11, the last one before the campaign ends on 2027-03-12"},
+	} {
+		s := testSchedule()
+		s.End = test.end
+		i, _ := s.Look(test.p, a, test.past, noonOf(test.now))
+		if i.Reason != test.want || i.On != test.on || !strings.HasPrefix(i.Sentence, test.sentence) {
+			t.Errorf("%s: %+v", name, i)
+		}
+	}
+	s := testSchedule()
+	s.PerDay, s.End = 1, at+1
+	plan, err := s.Make(p, all([]*Account{a, seenAs("k2@example.de", good(inClear), at-1), seenAs("k3@example.de", good(inClear), at-1)}), func(string) []Past { return nil }, 1, noonOf(at))
+	noErr(t, err)
+	if plan.Reasons[ReasonDue] != 1 || plan.Reasons[ReasonBudget] != 1 || plan.Reasons[ReasonEnded] != 1 || plan.Dates[0] != (Backlog{refused, 3, 3, at + 1, 0, 1}) {
+		t.Errorf("%+v, %+v", plan.Reasons, plan.Dates)
+	}
+}
+
+// Where the office does not open today any more, who is due waits for it, and for the budget only past that of a day.
+func TestPlanOfAClosedDay(t *testing.T) {
+	refused := dayOf("2027-03-18")
+	p := denied(t, dayOf("2026-10-01").Start(berlin), refused.Start(berlin))
+	var accounts []*Account
+	for n := range 30 {
+		accounts = append(accounts, seenAs(fmt.Sprintf("k%d@example.de", n), good(inClear), dayOf("2027-03-10")))
+	}
+	s := testSchedule()
+	s.PerDay = 20
+	for _, test := range []struct {
+		now                 time.Time
+		due, closed, budget int
+	}{
+		{dayOf("2027-03-12").Start(berlin).Add(8 * time.Hour), 20, 0, 10}, // Friday before nine
+		{dayOf("2027-03-12").Start(berlin).Add(17 * time.Hour), 0, 20, 10},
+		{noonOf(dayOf("2027-03-14")), 0, 20, 10},
+	} {
+		plan, err := s.Make(p, all(accounts), func(string) []Past { return nil }, 20, test.now)
+		noErr(t, err)
+		if plan.Open != (test.due > 0) || plan.Reasons[ReasonDue] != test.due || plan.Reasons[ReasonClosed] != test.closed || plan.Reasons[ReasonBudget] != test.budget {
+			t.Errorf("%v: open %v, %+v", test.now, plan.Open, plan.Reasons)
+		}
+		for _, i := range plan.Items {
+			if i.Reason == ReasonClosed && i.On != dayOf("2027-03-15") {
+				t.Errorf("%v: %+v", test.now, i)
+			}
+		}
 	}
 }

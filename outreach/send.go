@@ -104,8 +104,12 @@ func (s *Sender) Run(ctx context.Context) (Run, error) {
 		return run, err
 	}
 	now := s.Ledger.opt.Now()
+	if s.Schedule.ended(DayOf(now, s.Schedule.Office.Zone)) {
+		run.End = fmt.Sprintf("the campaign ended on %s", s.Schedule.End)
+		return run, nil
+	}
 	if !s.Schedule.Office.Open(now) {
-		run.End = s.closed(now)
+		run.End = s.Schedule.Office.Closed(now)
 		return run, nil
 	}
 	plan, err := s.plan(ctx, now)
@@ -163,14 +167,6 @@ func (s *Sender) Run(ctx context.Context) (Run, error) {
 	return run, nil
 }
 
-func (s *Sender) closed(now time.Time) string {
-	opens := s.Schedule.Office.Opens(now)
-	if opens.IsZero() {
-		return "the office never opens"
-	}
-	return "the office is closed until " + opens.In(s.Schedule.Office.Zone).Format("Mon 2 Jan 2006 15:04 MST")
-}
-
 // plan is today's.
 func (s *Sender) plan(ctx context.Context, now time.Time) (*Plan, error) {
 	return s.Ledger.Plan(ctx, s.Schedule, s.Policy(), now)
@@ -211,7 +207,7 @@ func (s *Sender) turn(ctx context.Context, i *Item) (n *Notice, end string, err 
 		}
 		now := s.Ledger.opt.Now()
 		if !s.Schedule.Office.Open(now) {
-			return nil, s.closed(now), nil
+			return nil, s.Schedule.Office.Closed(now), nil
 		}
 		t, err := s.Ledger.claim(context.WithoutCancel(ctx), i.Key, date, domain, s.owner, limitsOf(s.Notices, &s.Schedule.Office))
 		switch {

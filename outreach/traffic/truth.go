@@ -112,7 +112,8 @@ const (
 	Spared  Reason = "exempt"
 	Watched Reason = "watched" // all that was wrong has been right since, for fewer days than make it mended
 	Mended  Reason = "fixed"
-	Due     Reason = "due" // it is told on one of the seven days from the step's day on, or on an office day around it
+	Lapsed  Reason = "lapsed" // its last step was a week ago or more, the days counted on which nobody works
+	Due     Reason = "due"    // it is told on one of the seven days from the step's day on, or on an office day around it
 )
 
 // Notice is who is due for what, when nobody was told yet.
@@ -126,6 +127,7 @@ type Notice struct {
 const (
 	fixedAfter  = 14 // days without a fault
 	probedOften = 3  // days with trials on which they are none any more
+	lapsesAfter = 7  // days after the day of a step, from that of the refusal on
 )
 
 var (
@@ -458,5 +460,19 @@ func (w *World) tell(a *Account, now time.Time) (n Notice) {
 			n.Step = step
 		}
 	}
+	if !n.Refuses.IsZero() && n.Step >= 0 && today >= w.working(from+n.Step)+lapsesAfter {
+		n.Reason = Lapsed
+	}
 	return n
+}
+
+// working is a day, or the first after it that is no Saturday and no Sunday.
+func (w *World) working(day int) int {
+	for ; ; day++ {
+		switch w.days[0].AddDate(0, 0, day).Weekday() {
+		case time.Saturday, time.Sunday:
+		default:
+			return day
+		}
+	}
 }
