@@ -181,7 +181,7 @@ func TestOutreachPreview(t *testing.T) {
 	if code != 0 {
 		t.Fatal(errs)
 	}
-	for _, want := range []string{"From:    Example Mail <service@example.org>", "To:      anna@example.org", "Subject: Bis 20. September 2027 ändern: Ein Gerät ruft Ihre E-Mails unverschlüsselt ab",
+	for _, want := range []string{"From:    Example Mail <service@example.org>", "To:      anna@example.org", "Subject: Bitte bis 20. September 2027 umstellen: unverschlüsseltes Abrufen von E-Mails",
 		"zuletzt am Montag, 30. August 2027", "webmail.example.org"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not in\n%s", want, out)
