@@ -124,8 +124,23 @@ func (l *Ledger) Forget(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
+		var named []int64 // shapes with a server name, which may be a domain of his own
+		if err := t.each(func(rows *sql.Rows) error {
+			var shape int64
+			err := rows.Scan(&shape)
+			named = append(named, shape)
+			return err
+		}, "SELECT DISTINCT s.shape FROM seen s JOIN shape h ON h.id = s.shape WHERE s.account = $1 AND h.sni <> ''", id); err != nil {
+			return err
+		}
 		for _, table := range []string{"seen", "collected", "crowd_member"} {
 			if _, err := t.exec("DELETE FROM "+table+" WHERE account = $1", id); err != nil {
+				return err
+			}
+		}
+		if len(named) > 0 { // those that nobody else has
+			list := "(" + joined(named) + ")"
+			if _, err := t.exec("DELETE FROM shape WHERE id IN " + list + " AND id NOT IN (SELECT shape FROM seen WHERE shape IN " + list + ")"); err != nil {
 				return err
 			}
 		}

@@ -149,6 +149,30 @@ func TestForget(t *testing.T) {
 	}
 }
 
+// TestForgetServerNames: a name that one customer's programs ask for may be his own.
+func TestForgetServerNames(t *testing.T) {
+	k := newKeptLedger(t)
+	var lines strings.Builder
+	for account, names := range map[string][]string{"anna@example.org": {"mail.anna-privat.example", "old.example.org"}, "johanna@example.org": {"old.example.org"}} {
+		for _, name := range names {
+			line, err := events.Encode(&events.Session{Time: k.now, Protocol: "imap", Brand: "alpha", Host: "unknown", SNI: name, Account: account, Verified: true})
+			okay(t, err)
+			lines.Write(line)
+		}
+	}
+	path := filepath.Join(filepath.Dir(k.place), "names.jsonl")
+	okay(t, os.WriteFile(path, []byte(lines.String()), 0o600))
+	_, err := intakeOf(k.Ledger).Read(t.Context(), Events, path)
+	okay(t, err)
+	okay(t, k.Forget(t.Context(), "anna@example.org"))
+	if text := k.bytes(); strings.Contains(text, "anna-privat") || !strings.Contains(text, "old.example.org") {
+		t.Error("the name that was hers is still there, or that of others is not")
+	}
+	if a, err := k.Account(t.Context(), "johanna@example.org"); err != nil || len(a.Uses) != 2 {
+		t.Errorf("the other one: %+v, %v", a, err)
+	}
+}
+
 func TestNamesInTheAudit(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"ann@a.de", "X"}, {"to ANN@a.de, b", "to X, b"}, {"joann@a.de", "joann@a.de"}, {"ann@a.de.example", "ann@a.de.example"},
