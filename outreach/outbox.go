@@ -377,18 +377,32 @@ func (l *Ledger) Stopped(ctx context.Context) (s *Stop, err error) {
 	return s, nil
 }
 
-// Stop ends all sending, also that of senders under way: before their next final dot.
-func (l *Ledger) Stop(ctx context.Context, reason string) error {
-	if err := l.tx(ctx, func(t *tx) error {
-		if _, err := t.exec("INSERT INTO stopped (campaign, since, who, reason) VALUES ($1, $2, $3, $4) ON CONFLICT (campaign) DO UPDATE SET who = excluded.who, reason = excluded.reason",
-			l.opt.Campaign, l.opt.Now().UnixMilli(), l.opt.Who, reason); err != nil {
+// Stop ends all sending, also that of senders under way: before their next final dot. Where it
+// is stopped already that is returned, and its reason stays unless another is to replace it.
+func (l *Ledger) Stop(ctx context.Context, reason string, replace bool) (was *Stop, err error) {
+	err = l.tx(ctx, func(t *tx) (err error) {
+		if was, err = t.stopped(); err != nil {
 			return err
 		}
-		return t.audit("stop", reason)
-	}); err != nil {
-		return fmt.Errorf("stopping: %w", err)
+		what := "stop"
+		switch {
+		case was != nil && !replace:
+			what = "stopped already"
+		case was != nil:
+			_, err = t.exec("UPDATE stopped SET who = $2, reason = $3 WHERE campaign = $1", l.opt.Campaign, l.opt.Who, reason)
+		default: // another may have been faster
+			_, err = t.exec("INSERT INTO stopped (campaign, since, who, reason) VALUES ($1, $2, $3, $4) ON CONFLICT (campaign) DO NOTHING",
+				l.opt.Campaign, l.opt.Now().UnixMilli(), l.opt.Who, reason)
+		}
+		if err != nil {
+			return err
+		}
+		return t.audit(what, reason)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("stopping: %w", err)
 	}
-	return nil
+	return was, nil
 }
 
 // Resume lets notices be sent again. It returns the stop that was in force, or nil.

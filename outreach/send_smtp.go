@@ -59,6 +59,12 @@ func Refused(err error) bool {
 	return errors.As(err, &e) && e.fatal
 }
 
+// errNoSTARTTLS is a server's that speaks no TLS on this port, or no more of it.
+var errNoSTARTTLS = errors.New("it does not offer STARTTLS")
+
+// NoSTARTTLS reports whether an error is that of a server without STARTTLS.
+func NoSTARTTLS(err error) bool { return errors.Is(err, errNoSTARTTLS) }
+
 // converse begins a conversation.
 func converse(conn net.Conn, s *Sender) (*connection, error) {
 	c := &connection{conn: conn, used: time.Now()}
@@ -73,6 +79,10 @@ func converse(conn net.Conn, s *Sender) (*connection, error) {
 	case config.STARTTLS:
 		conn.SetDeadline(time.Now().Add(commandTime)) // go-smtp has one of 5 minutes before it can be told another
 		if c.client, err = smtp.NewClientStartTLS(conn, s.TLS); err != nil {
+			if err.Error() == "smtp: server doesn't support STARTTLS" { // go-smtp has no value for it
+				conn.Close()
+				return nil, &serverTrouble{"STARTTLS", errNoSTARTTLS, true}
+			}
 			return fail("STARTTLS", err)
 		}
 	default:

@@ -637,7 +637,8 @@ func TestStop(t *testing.T) {
 		s.at = func(point string) {
 			if point == "offered" {
 				if n++; n == 3 {
-					noErr(t, o.Stop(context.Background(), "the hotline burns"))
+					_, err := o.Stop(context.Background(), "the hotline burns", false)
+					noErr(t, err)
 				}
 			}
 		}
@@ -649,9 +650,19 @@ func TestStop(t *testing.T) {
 		if run, err = s.Run(t.Context()); err != nil || len(p.got()) != 2 || !strings.Contains(run.End, "test has stopped it: the hotline burns") {
 			t.Errorf("%d mails, %+v, %v", len(p.got()), run, err)
 		}
-		was, err := o.Resume(t.Context())
+		was, err := o.Stop(t.Context(), "another reason", false)
 		noErr(t, err)
 		if was == nil || was.Reason != "the hotline burns" {
+			t.Errorf("stopped twice: %+v", was)
+		}
+		was, err = o.Stop(t.Context(), "the wires burn", true)
+		noErr(t, err)
+		if was == nil || was.Reason != "the hotline burns" {
+			t.Errorf("stopped for another reason: %+v", was)
+		}
+		was, err = o.Resume(t.Context())
+		noErr(t, err)
+		if was == nil || was.Reason != "the wires burn" {
 			t.Errorf("it was %+v", was)
 		}
 		if run, err = s.Run(t.Context()); err != nil || len(p.got()) != 5 {
@@ -659,6 +670,22 @@ func TestStop(t *testing.T) {
 		}
 		if was, err := o.Resume(t.Context()); was != nil || err != nil {
 			t.Errorf("resumed twice: %+v, %v", was, err)
+		}
+	})
+}
+
+// A server without STARTTLS is not tried again: a person has to look at the configuration.
+func TestNoSTARTTLS(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sleepUntil(begun)
+		o, p := newOutbox(t), &post{}
+		o.see(t, good(inClear), DayOf(begun, berlin)-1, mailboxes(2)...)
+		s := sender(t, o, p)
+		s.Notices.TLS = config.STARTTLS
+		begin := time.Now()
+		run, err := s.Run(t.Context())
+		if !NoSTARTTLS(err) || !Refused(err) || len(p.got()) != 0 || time.Since(begin) > time.Minute {
+			t.Errorf("%+v, %v after %v", run, err, time.Since(begin))
 		}
 	})
 }

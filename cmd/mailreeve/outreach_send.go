@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -157,17 +158,29 @@ func (o *outreachOf) plan(c *cobra.Command, out *output) error {
 		g.add("Account", "Step", "On", "Reason")
 		for _, i := range plan.Items {
 			step, on := "", ""
-			if i.Reason == outreach.ReasonDue || i.Reason == outreach.ReasonBudget {
+			if i.Reason == outreach.ReasonDue || i.Reason == outreach.ReasonBudget || i.Reason == outreach.ReasonClosed {
 				step = outreach.StepName(i.Step)
 			}
 			if i.On != 0 {
 				on = i.On.String()
 			}
-			g.add(i.Account, step, on, string(i.Reason)+": "+i.Sentence)
+			g.add(clipped(i.Account, mostAccount), step, on, string(i.Reason))
 		}
 		g.print(to)
+		fmt.Fprintln(to, "\n`mailreeve outreach plan ACCOUNT` says it in a sentence, and --csv of all of them.")
 	}
 	return nil
+}
+
+// mostAccount bounds an account's name in a table of 120 columns.
+const mostAccount = 80
+
+// clipped is a text of so many letters at the most.
+func clipped(s string, most int) string {
+	if letters := []rune(s); len(letters) > most {
+		return string(letters[:most-1]) + "…"
+	}
+	return s
 }
 
 // printPlan prints a plan for people.
@@ -178,9 +191,14 @@ func printPlan(to io.Writer, p *outreach.Plan, stop *outreach.Stop, o *outreachO
 	case stop != nil:
 		fmt.Fprintf(to, "Sending is stopped by %s since %s: %s\n", printable(stop.Who), stop.Since.In(o.Zone).Format("2 Jan 15:04"), onOneLine(stop.Reason))
 	case !p.Open:
-		fmt.Fprintln(to, "Nothing is sent today: it is no day of the office.")
+		office := outreach.NewOffice(o.Config.Outreach)
+		fmt.Fprintf(to, "Nothing is sent today any more: %s.\n", office.Closed(o.now()))
 	}
-	fmt.Fprintf(to, "%s looked at. Today's budget: %d of %d are left.\n\n", count(p.Accounts, "account"), p.Left, p.PerDay)
+	budget := fmt.Sprintf("Today's budget: %d of %d are left.", p.Left, p.PerDay)
+	if !p.Open {
+		budget = fmt.Sprintf("A day's budget: %d.", p.PerDay)
+	}
+	fmt.Fprintf(to, "%s looked at. %s\n\n", count(p.Accounts, "account"), budget)
 	g := grid{}
 	g.add("Step", ">Told today")
 	for _, step := range append(slices.Clone(n.Steps), outreach.Undated, outreach.Undated+28, outreach.Undated+56) {
@@ -209,7 +227,11 @@ func printPlan(to io.Writer, p *outreach.Plan, stop *outreach.Stop, o *outreachO
 		if d.T != 0 {
 			what = "for " + shortDay(d.T)
 		}
-		fmt.Fprintf(to, "\n%s %s due; at %d a day the last of them is told on %s.\n", count(d.Due, "notice"), what+map[bool]string{true: " is", false: " are"}[d.Due == 1], p.PerDay, shortDay(d.Done))
+		fmt.Fprintf(to, "\n%s %s due; at %d a day the last %s told on %s.\n", count(d.Due, "notice"), what+map[bool]string{true: " is", false: " are"}[d.Due == 1], p.PerDay,
+			map[bool]string{true: "of them is", false: "before the campaign's end is"}[d.Never == 0], shortDay(d.Done))
+		if d.Never > 0 {
+			fmt.Fprintf(to, "WARNING: %d of them not before the campaign's end. Raise outreach.notices.per_day, or move outreach.end.\n", d.Never)
+		}
 		if d.Late > 0 {
 			fmt.Fprintf(to, "WARNING: %s of them only when the day has come. Begin earlier, raise outreach.notices.per_day,\nor move the stage.\n", fmt.Sprint(d.Late))
 		}
@@ -259,6 +281,10 @@ where nothing was due.`,
 			if dry {
 				return o.dryRun(c, most)
 			}
+			if f.at != "" && !onThisMachine(n.Server.Host) {
+				return &hinted{err: fmt.Errorf("--now %s: %s would send real mail by a false clock", f.at, n.Server.Host),
+					hint: "add --dry-run, leave --now out, or rehearse with an outreach.notices.server on this machine, like 127.0.0.1:2525", usage: true}
+			}
 			return o.send(c, n, most, asJSON, verbose)
 		},
 	}
@@ -270,13 +296,38 @@ where nothing was due.`,
 	return c
 }
 
+// onThisMachine reports whether mail to a server stays where it is for now: that of a rehearsal.
+func onThisMachine(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
 func (o *outreachOf) dryRun(c *cobra.Command, most int) error {
 	if err := o.Ledger.Audit(c.Context(), "plan", "dry run of sending"); err != nil {
 		return err
 	}
-	plan, err := o.Ledger.Plan(c.Context(), outreach.NewSchedule(o.Config.Outreach), o.Policy, o.now())
+	s, now := outreach.NewSchedule(o.Config.Outreach), o.now()
+	plan, err := o.Ledger.Plan(c.Context(), s, o.Policy, now)
 	if err != nil {
 		return err
+	}
+	stop, err := o.Ledger.Stopped(c.Context())
+	if err != nil {
+		return err
+	}
+	why := s.Office.Closed(now)
+	switch {
+	case outreach.DayOf(now, o.Zone) > s.End:
+		why = fmt.Sprintf("the campaign ended on %s", s.End)
+	case stop != nil:
+		why = fmt.Sprintf("%s has stopped it: %s", stop.Who, stop.Reason)
+	case why == "" && plan.Left == 0:
+		why = fmt.Sprintf("the day's budget of %d is used up", plan.PerDay)
+	}
+	if why != "" {
+		waiting := plan.Reasons[outreach.ReasonDue] + plan.Reasons[outreach.ReasonClosed] + plan.Reasons[outreach.ReasonBudget]
+		fmt.Fprintf(c.OutOrStdout(), "Nothing would be sent now: %s. Due: %s.\n", onOneLine(why), count(waiting, "notice"))
+		return nil
 	}
 	g := grid{}
 	g.add("To", "Step", "Case", "From")
@@ -379,6 +430,8 @@ func (o *outreachOf) send(c *cobra.Command, n *config.Notices, most int, asJSON,
 	switch {
 	case err == nil:
 		return nil
+	case outreach.NoSTARTTLS(err):
+		return withHint(err, "set tls: off in outreach.notices, or implicit; off only for a server on this machine, or without a user")
 	case outreach.Refused(err):
 		return withHint(err, "look at outreach.notices: server, tls, user and password_file; what is due stays due")
 	}
@@ -393,13 +446,19 @@ var stateWords = map[outreach.NoticeState]string{
 
 func newOutreachStop() *cobra.Command {
 	var f outreachFlags
+	var again string
 	c := &cobra.Command{
 		Use:   "stop REASON",
 		Short: "Stop all sending of notices at once",
 		Long: `Stop all sending of notices, on all nodes: before the next mail, and before the end of one
-that is being handed over. It stays stopped until mailreeve outreach resume.`,
-		Example: `  mailreeve outreach stop 'the hotline is full' -c FILE`,
+that is being handed over. It stays stopped until mailreeve outreach resume. A second stop
+keeps the reason of the first; --reason gives another one.`,
+		Example: `  mailreeve outreach stop 'the hotline is full' -c FILE
+  mailreeve outreach stop --reason 'a wrong date in the letter' -c FILE`,
 		Args: func(c *cobra.Command, args []string) error {
+			if again != "" {
+				args = append(args, again)
+			}
 			if len(args) == 1 && strings.TrimSpace(args[0]) != "" {
 				return nil
 			}
@@ -411,14 +470,26 @@ that is being handed over. It stays stopped until mailreeve outreach resume.`,
 				return err
 			}
 			defer o.Ledger.Close()
-			if err := o.Ledger.Stop(c.Context(), printable(args[0])); err != nil {
+			reason := printable(strings.Join(append(args, again), ""))
+			was, err := o.Ledger.Stop(c.Context(), reason, again != "")
+			if err != nil {
 				return err
+			}
+			if was != nil {
+				before := fmt.Sprintf("It was stopped already, by %s since %s: %s", printable(was.Who), was.Since.In(o.Zone).Format("2 Jan 2006 15:04"), onOneLine(was.Reason))
+				then := fmt.Sprintf("That stays the reason, not: %s\n`mailreeve outreach stop --reason TEXT` gives another one.", reason)
+				if again != "" {
+					then = "The reason is now: " + reason
+				}
+				fmt.Fprintf(c.OutOrStdout(), "%s\n%s\n", before, then)
+				return nil
 			}
 			fmt.Fprintln(c.OutOrStdout(), "Nothing is sent any more. `mailreeve outreach resume` ends that.")
 			return nil
 		},
 	}
 	f.add(c)
+	c.Flags().StringVar(&again, "reason", "", "the `text` of the reason, also in place of that of a stop in force")
 	return c
 }
 
