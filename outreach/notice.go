@@ -72,14 +72,24 @@ func Meant(f policy.Finding, version string) policy.Finding {
 	return policy.TLSOld
 }
 
+// spoken are the findings that a notice speaks of: what has been right since it was last wrong is
+// left out where something else is to be changed.
+func spoken(findings []Finding) (all []*Finding) {
+	left := slices.ContainsFunc(findings, func(f Finding) bool { return f.Noticed() && !f.watched() })
+	for i := range findings {
+		if f := &findings[i]; f.Noticed() && !(left && f.watched()) {
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
 // Date is from when on an account with these findings is refused, by those that a notice speaks
 // of; zero: that is not planned. It is the same whether or not a mail can go to the account.
 func (s *Schedule) Date(findings []Finding, now time.Time) time.Time {
 	var told []Finding
-	for i := range findings {
-		if findings[i].Noticed() {
-			told = append(told, findings[i])
-		}
+	for _, f := range spoken(findings) {
+		told = append(told, *f)
 	}
 	return s.day(told, DayOf(now, s.Office.Zone))
 }
@@ -234,11 +244,7 @@ type letterDevice struct {
 // order: what is refused first, and then what was seen last.
 func grouped(findings []Finding) []*letterDevice {
 	var all []*letterDevice
-	for i := range findings {
-		f := &findings[i]
-		if !f.Noticed() {
-			continue
-		}
+	for _, f := range spoken(findings) {
 		class := f.Kind.program()
 		at := slices.IndexFunc(all, func(d *letterDevice) bool { return d.class == class })
 		if at < 0 {

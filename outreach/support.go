@@ -31,7 +31,7 @@ type Support struct {
 
 	Told    *SupportTold    `json:"told,omitempty"` // by the proxy
 	Notices []SupportNotice `json:"notices"`
-	Next    string          `json:"next"` // about the next notice, in English: operators read it
+	Next    string          `json:"next"` // about the next notice
 	Bounced Day             `json:"bounced,omitzero"`
 	Call    Day             `json:"call,omitzero"`
 }
@@ -61,9 +61,15 @@ type SupportFinding struct {
 	Days      int               `json:"days"`
 	Do        policy.Action     `json:"do"`
 	Refuses   time.Time         `json:"refuses,omitzero"`
-	Fixed     Day               `json:"fixed,omitzero"` // the last login as it should be
+	Fixed     Day               `json:"fixed,omitzero"`   // the last login as it should be
+	Changed   Day               `json:"changed,omitzero"` // of what is watched: the first one after it was wrong
+	Until     Day               `json:"until,omitzero"`   // and until when it is watched
 	Exception *SupportException `json:"exception,omitempty"`
 }
+
+// Watched is the state, on the telephone, of what has been right since it was last wrong, and not
+// for long enough to count as fixed.
+const Watched State = "watched"
 
 // SupportException is why a finding is let be for a time.
 type SupportException struct {
@@ -111,18 +117,54 @@ func NewSupport(p *policy.Policy, s *Schedule, a *Account, notices []Notice, num
 	var past []Past
 	for _, n := range notices {
 		past = append(past, n.Past)
-		v.Notices = append(v.Notices, SupportNotice{StepName(n.Step), n.Day, n.State, n.Said})
+		said := n.Said
+		if n.State == StateBounced {
+			said = cmp.Or(n.Note, said) // why it came back, and not that a server took it
+		}
+		v.Notices = append(v.Notices, SupportNotice{StepName(n.Step), n.Day, n.State, said})
 	}
 	findings := Findings(p, a, now, zone)
-	v.Next = "no notices are sent"
+	v.Next = map[string]string{"de": "es werden keine Benachrichtigungen gesendet", "en": "no notices are sent"}[v.Lang]
 	if s != nil {
 		var i Item
 		i, findings = s.Look(p, a, past, now)
-		v.Next = i.Sentence
+		if v.Next = i.Sentence; v.Lang == "de" {
+			v.Next = i.german()
+		}
 	}
 	v.devices(a, findings, b, zone, now)
 	v.say(findings, b, zone, now)
 	return v
+}
+
+// nextWords are the plan's reasons in German, for the telephone; the step and a day complete them.
+var nextWords = map[Reason]string{
+	ReasonDue: "%s ist fällig", ReasonBudget: "%s ist fällig, heute kommen andere zuerst", ReasonSpread: "%s kommt an dem Wochentag, der für das Konto gilt",
+	ReasonEarly: "%s kommt als erste", ReasonGap: "%s ist fällig, doch die letzte ist erst einige Tage her", ReasonTold: "%s ist gesendet",
+	ReasonClaimed: "%s ist in Arbeit oder vom Server aufgeschoben", ReasonDoubt: "ob %s gesendet wurde, weiß niemand", ReasonFailed: "%s hat der Server abgelehnt",
+	ReasonMost: "keine, es hat so viele bekommen, wie es höchstens gibt", ReasonBounced: "keine, denn eine Benachrichtigung kam zurück",
+	ReasonCall: "keine, das Konto wird stattdessen angerufen", ReasonNoAddress: "keine, der Name des Kontos ist keine E-Mail-Adresse",
+	ReasonQuiet: "keine, was falsch ist, wird bisher nur beobachtet", ReasonExempt: "keine, für alles gilt eine Ausnahme",
+	"closed": "%s ist fällig, sobald wieder gearbeitet wird", "lapsed": "%s ist verfallen", "ended": "keine mehr, denn vorher endet die Kampagne",
+	ReasonWatched: "keine, seit der Umstellung ist alles richtig", ReasonFixed: "keine, alles ist umgestellt", ReasonNothing: "keine, es ist nichts veraltet",
+}
+
+// nextDays say what the day of a reason is, where that is not simply when the notice comes.
+var nextDays = map[Reason]string{ReasonQuiet: "bis", ReasonWatched: "beobachtet bis", ReasonTold: "die nächste am", "lapsed": "die nächste am", ReasonDoubt: "die nächste am", ReasonFailed: "die nächste am", ReasonDue: "seit", ReasonGap: "sie kommt ab"}
+
+// german is the item's sentence.
+func (i *Item) german() string {
+	said, ok := nextWords[i.Reason]
+	if !ok {
+		return "zurzeit keine (" + string(i.Reason) + ")"
+	}
+	if strings.Contains(said, "%s") {
+		said = fmt.Sprintf(said, StepName(i.Step))
+	}
+	if i.On != 0 {
+		said += ", " + cmp.Or(nextDays[i.Reason], "am") + " " + i.On.String()
+	}
+	return said
 }
 
 // devices gathers what the account uses, the worst first.
@@ -150,9 +192,16 @@ func (v *Support) devices(a *Account, findings []Finding, b *config.Brand, zone 
 			if f.Kind != kind {
 				continue
 			}
-			d.Wrong = append(d.Wrong, f.support(v.Lang, zone))
-			if stateOrder[f.State] > stateOrder[State(d.State)] {
-				d.State = string(f.State)
+			told := f.support(v.Lang, zone)
+			if f.watched() {
+				told.State, told.Changed, told.Until = Watched, f.right(a), f.Last+FixedAfter
+			}
+			d.Wrong = append(d.Wrong, told)
+			if stateOrder[told.State] > stateOrder[State(d.State)] {
+				d.State = string(told.State)
+			}
+			if told.State == Watched {
+				continue
 			}
 			if f.State != Fixed {
 				wrong = append(wrong, f)
@@ -178,7 +227,7 @@ func (v *Support) devices(a *Account, findings []Finding, b *config.Brand, zone 
 }
 
 // stateOrder is how much a state asks for attention; what is well has no entry.
-var stateOrder = map[State]int{Fixed: 1, Exempt: 2, Silent: 3, Open: 4}
+var stateOrder = map[State]int{Fixed: 1, Watched: 2, Exempt: 3, Silent: 4, Open: 5}
 
 func (f *Finding) support(lang string, zone *time.Location) SupportFinding {
 	s := SupportFinding{Rule: f.Rule.ID, Finding: f.Means(), State: f.State, Meaning: meaning(f, lang),
@@ -268,14 +317,14 @@ func (v *Support) say(findings []Finding, b *config.Brand, zone *time.Location, 
 	exempt, fixed := false, false
 	for i := range findings {
 		f := &findings[i]
-		exempt, fixed = exempt || f.State == Exempt, fixed || f.State == Fixed
-		if f.State.affected() {
+		exempt, fixed = exempt || f.State == Exempt, fixed || f.State == Fixed || f.watched()
+		if f.State.affected() && !f.watched() {
 			risk = append(risk, f)
 		}
 	}
 	for _, d := range v.Devices {
 		if stateOrder[State(d.State)] >= stateOrder[Silent] && !slices.Contains(names, d.Name) {
-			names = append(names, d.Name)
+			names = append(names, d.aloud(v.Lang))
 		}
 	}
 	webmail := ""
@@ -285,7 +334,7 @@ func (v *Support) say(findings []Finding, b *config.Brand, zone *time.Location, 
 	if v.Lang == "en" {
 		switch {
 		case len(risk) > 0:
-			v.Say = []string{"Your password is right and your mail is safe; some settings are out of date, in: " + strings.Join(names, "; ") + ".",
+			v.Say = []string{"The password is not the reason, and no mail is lost; some settings are out of date, in: " + strings.Join(names, "; ") + ".",
 				changeWords(earliest(risk), now, zone, "en"), "I will go through the settings with you now; afterwards I can see here whether it worked."}
 			if webmail != "" {
 				v.Say[2] = "I will go through the settings with you now; until it is done you can read your mail in a browser at " + webmail + "."
@@ -301,7 +350,7 @@ func (v *Support) say(findings []Finding, b *config.Brand, zone *time.Location, 
 	}
 	switch {
 	case len(risk) > 0:
-		v.Say = []string{"Ihr Passwort stimmt und Ihre E-Mails sind sicher; nur einige Einstellungen sind veraltet, und zwar hier: " + strings.Join(names, "; ") + ".",
+		v.Say = []string{"Am Passwort liegt es nicht, und es geht keine E-Mail verloren; nur einige Einstellungen sind veraltet, und zwar hier: " + strings.Join(names, "; ") + ".",
 			changeWords(earliest(risk), now, zone, "de"), "Ich gehe die Einstellungen jetzt mit Ihnen durch; danach sehe ich hier, ob es geklappt hat."}
 		if webmail != "" {
 			v.Say[2] = "Ich gehe die Einstellungen jetzt mit Ihnen durch; bis dahin lesen Sie Ihre E-Mails im Browser unter " + webmail + "."
@@ -313,6 +362,14 @@ func (v *Support) say(findings []Finding, b *config.Brand, zone *time.Location, 
 	default:
 		v.Say = []string{"Wir sehen nichts, was in Ihren Programmen veraltet wäre.", "Es ist nichts zu tun.", "Falls ein Programm trotzdem Schwierigkeiten hat, probieren wir es jetzt aus, und ich sehe hier, was geschieht."}
 	}
+}
+
+// aloud is the device's name as it is said to somebody.
+func (d *SupportDevice) aloud(lang string) string {
+	if d.Class == fixes.Unknown && !d.Collector {
+		return map[string]string{"de": "ein Programm, das wir nicht erkennen", "en": "a program that we cannot tell"}[lang]
+	}
+	return d.Name
 }
 
 // CutOff reports whether, as far as is known, no program fetches the account's mail any more:

@@ -103,6 +103,39 @@ func TestSupportSays(t *testing.T) {
 	}
 }
 
+// TestSupportWatches holds that what was changed a few days ago is not told to be changed.
+func TestSupportWatches(t *testing.T) {
+	a := supportAccount()
+	a.Uses = a.Uses[:1]
+	good := Use{Shape: a.Uses[0].Shape, Days: []DayCount{{DayOf(noticeNow, noticeZone) - 1, 1}, {DayOf(noticeNow, noticeZone), 1}}}
+	good.Port, good.TLS = 993, "1.3"
+	a.Uses[0].Days = a.Uses[0].Days[:2] // two days ago
+	a.Uses = append(a.Uses, good)
+	s := NewSupport(supportPolicy(t), nil, a, nil, "", noticeBrand(), "de", noticeZone, noticeNow)
+	d := s.Devices[0]
+	if f := d.Wrong[0]; d.State != "watched" || f.State != Watched || f.Changed.String() != "2027-05-31" || f.Until.String() != "2027-06-13" || len(d.Steps) > 0 || d.Change != "" {
+		t.Errorf("%+v", d)
+	}
+	if !strings.Contains(s.Say[0], "Sie haben umgestellt") {
+		t.Error(s.Say)
+	}
+}
+
+// TestSupportNext holds that each reason of a plan has German words, and that a bounce is told in its own.
+func TestSupportNext(t *testing.T) {
+	for _, r := range Reasons {
+		i := Item{Reason: r, Key: Key{Step: -56}, On: DayOf(noticeDay, noticeZone)}
+		if said := i.german(); strings.Contains(said, "%!") || strings.Contains(said, "(") || !strings.Contains(said, "2027-09-20") {
+			t.Errorf("%s: %q", r, said)
+		}
+	}
+	a := supportAccount()
+	s := NewSupport(supportPolicy(t), nil, a, []Notice{{Past: Past{State: StateBounced}, Said: "queued as 4XYZ", Note: "no such user"}}, "", noticeBrand(), "de", noticeZone, noticeNow)
+	if s.Notices[0].Said != "no such user" {
+		t.Errorf("%+v", s.Notices)
+	}
+}
+
 // TestSupportOfAnException holds that nobody is told on the telephone that a program is refused
 // which an exception lets in, and that its end is the last day on which it is in force.
 func TestSupportOfAnException(t *testing.T) {

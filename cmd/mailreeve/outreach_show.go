@@ -119,14 +119,18 @@ var supportHeads = map[string]map[string]string{
 	"de": {
 		"say": "SAGEN", "account": "Konto", "case": "Vorgang", "seen": "gesehen", "to": "bis", "never": "nie gesehen", "steps": "Schritte", "values": "Werte",
 		"open": "ZU ÄNDERN", "silent": "ZU ÄNDERN, länger nicht gesehen", "fixed": "erledigt", "exempt": "Ausnahme", "ok": "in Ordnung",
-		"since": "seit", "exception": "Ausnahme %s bis %s: %s (%s)", "right": "zuletzt richtig",
+		"watched": "umgestellt", "changed": "umgestellt am %v, wird bis %v beobachtet: %s",
+		"verify": "Zuerst prüfen, wer anruft; erst danach Geräte vorlesen.",
+		"since":  "seit", "exception": "Ausnahme %s bis %s: %s (%s)", "right": "zuletzt richtig",
 		"notices": "BENACHRICHTIGUNGEN", "none": "keine", "told": "PROXY SAGTE ZULETZT", "nothing": "nichts", "next": "nächste",
 		"bounced": "eine Benachrichtigung kam zurück am", "call": "wird angerufen, seit",
 	},
 	"en": {
 		"say": "SAY", "account": "Account", "case": "case", "seen": "seen", "to": "to", "never": "never seen", "steps": "Steps", "values": "Values",
 		"open": "TO CHANGE", "silent": "TO CHANGE, not seen for a while", "fixed": "done", "exempt": "exception", "ok": "fine",
-		"since": "since", "exception": "exception %s until %s: %s (%s)", "right": "last right on",
+		"watched": "changed", "changed": "changed on %v, watched until %v: %s",
+		"verify": "Check first who is calling, and read out devices only after that.",
+		"since":  "since", "exception": "exception %s until %s: %s (%s)", "right": "last right on",
 		"notices": "NOTICES", "none": "none", "told": "THE PROXY LAST SAID", "nothing": "nothing", "next": "next",
 		"bounced": "a notice came back on", "call": "is called instead, since",
 	},
@@ -141,12 +145,12 @@ func showSupport(out io.Writer, s *outreach.Support) {
 	if s.Last != 0 {
 		seen = fmt.Sprintf("%s %v %s %v", w["seen"], s.First, w["to"], s.Last)
 	}
-	fmt.Fprintf(out, "%s %s, %s %s, %s\n\n%s\n", w["account"], printable(s.Account), w["case"], s.Case, seen, w["say"])
+	fmt.Fprintf(out, "%s\n\n%s %s, %s %s, %s\n\n%s\n", w["verify"], w["account"], printable(s.Account), w["case"], s.Case, seen, w["say"])
 	for _, sentence := range s.Say {
 		indented(out, "  ", "  ", sentence)
 	}
 	for i, d := range s.Devices {
-		fmt.Fprintf(out, "\n%d. %s, %s: %s\n", i+1, printable(d.Name), strings.ToUpper(d.Protocol), w[d.State])
+		fmt.Fprintf(out, "\n%d. %s, %s: %s\n", i+1, printable(d.Name), protocolName(d.Protocol), w[d.State])
 		for _, line := range d.Seen {
 			indented(out, "   - ", "     ", line)
 		}
@@ -198,13 +202,24 @@ func showSupport(out io.Writer, s *outreach.Support) {
 
 func showWrong(out io.Writer, w map[string]string, f outreach.SupportFinding) {
 	line := fmt.Sprintf("%s, %s, %s %v: %s", w[string(f.State)], f.Rule, w["since"], f.First, f.Meaning)
-	if f.State == outreach.Fixed {
+	switch f.State {
+	case outreach.Watched:
+		line = fmt.Sprintf(w["changed"], f.Changed, f.Until, f.Rule)
+	case outreach.Fixed:
 		line = fmt.Sprintf("%s, %s: %s %v", w["fixed"], f.Rule, w["right"], f.Fixed)
 	}
 	indented(out, "   * ", "     ", line)
 	if e := f.Exception; e != nil {
 		indented(out, "     ", "     ", fmt.Sprintf(w["exception"], e.ID, e.Until, e.Reason, e.Owner))
 	}
+}
+
+// protocolName is what people call a protocol.
+func protocolName(protocol string) string {
+	if protocol == string(config.Submission) {
+		return "SMTP"
+	}
+	return strings.ToUpper(protocol)
 }
 
 // indented prints a text, wrapped.
@@ -372,7 +387,7 @@ func (t *trial) show(e *events.Session) {
 		encryption = "TLS " + e.TLS
 	}
 	class, program := fixes.Classify(e.Protocol, e.ClientID, e.Hello, e.Mechanism)
-	parts := []string{fmt.Sprintf("%s %d", strings.ToUpper(e.Protocol), e.Port), encryption}
+	parts := []string{fmt.Sprintf("%s %d", protocolName(e.Protocol), e.Port), encryption}
 	for _, p := range []string{e.SNI, e.Mechanism, outreach.ProgramName(class, program, t.lang)} {
 		if p != "" {
 			parts = append(parts, p)

@@ -136,7 +136,7 @@ func TestOutreachShow(t *testing.T) {
 			t.Fatal(errs)
 		}
 		for _, want := range []string{
-			"Konto anna@example.org, Vorgang MR-", "gesehen 2027-07-21 bis 2027-08-30", "SAGEN", "Ab dem 20. September 2027 wird das abgewiesen.",
+			"Zuerst prüfen, wer anruft", "Konto anna@example.org, Vorgang MR-", "gesehen 2027-07-21 bis 2027-08-30", "SAGEN", "Ab dem 20. September 2027 wird das abgewiesen.",
 			"IMAP 143, unverschlüsselt, PLAIN, Mail auf dem iPhone oder iPad (iOS)", "zuletzt 2027-08-30, zuerst 2027-07-21, an 3 Tagen", "ZU ÄNDERN, encrypted, seit 2027-07-21:",
 			"„SSL verwenden“", "Hostname: imap.example.org", "BENACHRICHTIGUNGEN keine",
 		} {
