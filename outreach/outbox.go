@@ -439,6 +439,9 @@ func scanNotice(rows *sql.Rows) (n Notice, err error) {
 	return n, err
 }
 
+// Handed is when it was handed over; where it was not, when it last changed.
+func (n *Notice) Handed() time.Time { return time.UnixMilli(n.handedAt) }
+
 // notice reads one.
 func (t *tx) notice(k Key) (*Notice, error) {
 	all, err := t.notices("campaign = $1 AND account = $2 AND series = $3 AND step = $4", t.l.opt.Campaign, k.Account, k.Series, k.Step)

@@ -61,7 +61,9 @@ own, none within outreach.notices.gap of the one before until T-7, and no more t
 outreach.notices.most. Of several steps that have passed the latest is due. Accounts that
 policy makes known (notify or more) without a day on which it refuses them are told three
 times: N, N+28 and N+56 days after that began. It ends when all is fixed or exempt, when mail
-comes back, or when the customer wants to be called.
+comes back, when the customer wants to be called, and with the last day of the campaign
+(outreach.end). T and what follows it lapse a week after their day. Who logs in as he should
+after what was wrong is watched, and not told again unless it is seen anew.
 
 With an account, what is planned for it alone. The reasons are words that stay; so do the
 fields of --json and the columns of --csv. What prints names is written into the audit.`,
@@ -608,13 +610,25 @@ func (o *outreachOf) doubts(c *cobra.Command, patterns []string, sent, again str
 		return err
 	}
 	settled := 0
+	var reach []span
+	inLog := grid{}
 	if len(patterns) > 0 {
-		found, err := inPostfixLog(patterns)
-		if err != nil {
+		var found map[string]string
+		if found, reach, err = inPostfixLog(patterns, o.now()); err != nil {
 			return err
 		}
+		inLog.add("Account", "Step", "Handed over", "In the log")
 		for i := range doubts {
-			if queue := found[doubts[i].Token()]; queue != "" {
+			n, said := &doubts[i], "not covered"
+			queue := found[n.Token()]
+			switch {
+			case queue != "":
+				said = "found as " + queue + ": it was sent"
+			case slices.ContainsFunc(reach, func(s span) bool { return s.covers(n.Handed()) }):
+				said = "not found, and the log covers its time"
+			}
+			inLog.add(n.Account, outreach.StepName(n.Step), n.Handed().In(o.Zone).Format("2006-01-02 15:04"), said)
+			if queue != "" {
 				if err := o.Ledger.SettleAsSent(ctx, &doubts[i], queue, "found in the mail log"); err != nil {
 					return err
 				}
@@ -666,6 +680,19 @@ func (o *outreachOf) doubts(c *cobra.Command, patterns []string, sent, again str
 		return writeJSON(c.OutOrStdout(), doubts)
 	}
 	to := c.OutOrStdout()
+	if len(patterns) > 0 {
+		if len(reach) == 0 {
+			fmt.Fprintln(to, "The log has no line with a time.")
+		}
+		for _, s := range reach {
+			fmt.Fprintf(to, "The log reaches from %s to %s.\n", s.from.In(o.Zone).Format("2006-01-02 15:04:05"), s.to.In(o.Zone).Format("2006-01-02 15:04:05 MST"))
+		}
+		if len(inLog.rows) > 1 {
+			fmt.Fprintln(to)
+			inLog.print(to)
+			fmt.Fprintln(to)
+		}
+	}
 	if settled > 0 {
 		fmt.Fprintf(to, "%s settled.\n", count(settled, "notice"))
 	}
@@ -675,11 +702,65 @@ func (o *outreachOf) doubts(c *cobra.Command, patterns []string, sent, again str
 	}
 	g := grid{}
 	g.add("Account", "Step", "When", "Message-ID")
-	for _, n := range doubts {
-		g.add(n.Account, outreach.StepName(n.Step), n.Changed.In(o.Zone).Format("2006-01-02 15:04"), n.MessageID)
+	for i := range doubts {
+		n := &doubts[i]
+		g.add(n.Account, outreach.StepName(n.Step), n.Handed().In(o.Zone).Format("2006-01-02 15:04"), n.MessageID)
 	}
 	g.print(to)
+	fmt.Fprint(to, `
+How they are settled:
+  --log '/var/log/mail.log*'   looks for them in Postfix's log; what it has taken counts as sent
+  --again ACCOUNT              it was not sent: not found in a log that covers its time; it is sent again
+  --sent ACCOUNT               it was sent, as you know from elsewhere
+`)
 	return nil
+}
+
+// span is how far a log reaches.
+type span struct{ from, to time.Time }
+
+const (
+	mostSilence = time.Hour        // between two files of a log that are one
+	mostDelay   = 10 * time.Minute // after which a server that was handed a mail has given up (RFC 5321 section 4.5.3.2.6)
+)
+
+// covers reports whether what was handed over then must stand in the log, if it was taken.
+func (s span) covers(handed time.Time) bool {
+	return !handed.Before(s.from) && !handed.Add(mostDelay).After(s.to)
+}
+
+// joined puts the spans of files together that follow one another.
+func joined(spans []span) (all []span) {
+	slices.SortFunc(spans, func(a, b span) int { return a.from.Compare(b.from) })
+	for _, s := range spans {
+		if n := len(all); n > 0 && s.from.Sub(all[n-1].to) <= mostSilence {
+			if s.to.After(all[n-1].to) {
+				all[n-1].to = s.to
+			}
+			continue
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+// logTime reads the time at the beginning of a line of a log: RFC 3339, or that of syslog without
+// a year, which is the last year in which it is not in the future.
+func logTime(line []byte, now time.Time) (time.Time, bool) {
+	first, _, _ := strings.Cut(string(line[:min(len(line), 40)]), " ")
+	if t, err := time.Parse(time.RFC3339, first); err == nil {
+		return t, true
+	}
+	if len(line) < len(time.Stamp) {
+		return time.Time{}, false
+	}
+	for year := now.Year() + 1; year > now.Year()-5; year-- { // a leap day may lie four years back
+		t, err := time.ParseInLocation("2006 "+time.Stamp, fmt.Sprintf("%d %s", year, line[:len(time.Stamp)]), now.Location())
+		if err == nil && !t.After(now.Add(24*time.Hour)) {
+			return t, true
+		}
+	}
+	return time.Time{}, false
 }
 
 // mostLogLine bounds a line of a mail log.
@@ -690,27 +771,40 @@ const mostLogLine = 64 << 10
 // so also of one that is never finished.
 var active = regexp.MustCompile(`^[^\]]*/qmgr\[[0-9]+\]: ([0-9A-Za-z]{5,40}): from=<([^<> ]+)>, size=`)
 
-// inPostfixLog looks for notices by their return paths, and gives their ids in the queue by token.
-func inPostfixLog(patterns []string) (map[string]string, error) {
-	found := map[string]string{}
+// inPostfixLog looks for notices by their return paths, and gives their ids in the queue by token,
+// and how far the log reaches.
+func inPostfixLog(patterns []string, now time.Time) (found map[string]string, reach []span, err error) {
+	found = map[string]string{}
 	for _, pattern := range patterns {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
-			return nil, withHint(fmt.Errorf("--log: there is no file %s", printable(pattern)), "name Postfix's logs, like '/var/log/mail.log*'")
+			return nil, nil, withHint(fmt.Errorf("--log: there is no file %s", printable(pattern)), "name Postfix's logs, like '/var/log/mail.log*'")
 		}
 		for _, file := range files {
+			var s span
 			if err := eachLine(file, func(line []byte) {
+				if t, ok := logTime(line, now); ok {
+					if s.from.IsZero() || t.Before(s.from) {
+						s.from = t
+					}
+					if t.After(s.to) {
+						s.to = t
+					}
+				}
 				if m := active.FindSubmatch(line); m != nil {
 					if token, ok := outreach.ParseToken(string(m[2])); ok {
 						found[token] = string(m[1])
 					}
 				}
 			}); err != nil {
-				return nil, withHint(fmt.Errorf("--log: reading %s: %w", file, err), "run it as a user who may read the file: `ls -l %s` shows who that is", shellWord(file))
+				return nil, nil, withHint(fmt.Errorf("--log: reading %s: %w", file, err), "run it as a user who may read the file: `ls -l %s` shows who that is", shellWord(file))
+			}
+			if !s.from.IsZero() {
+				reach = append(reach, s)
 			}
 		}
 	}
-	return found, nil
+	return found, joined(reach), nil
 }
 
 // eachLine reads a file, also one of gzip. Lines that are too long for a log are left out.

@@ -6,8 +6,10 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A notice counts as sent once Postfix's queue manager has it, and by no other line.
@@ -34,18 +36,47 @@ func TestInPostfixLog(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		found, err := inPostfixLog([]string{filepath.Join(dir, name)})
+		now := time.Date(2027, 1, 8, 10, 0, 0, 0, time.UTC)
+		found, reach, err := inPostfixLog([]string{filepath.Join(dir, name)}, now)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if want := map[string]string{code("A"): "4Fx1aaaaaa", code("B"): "9F2B01C3", code("G"): "4Fx1gggggg"}; !maps.Equal(found, want) {
 			t.Errorf("%s: %v, want %v", name, found, want)
 		}
+		day := time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC) // of last year: the log does not say it
+		if len(reach) != 1 || !reach[0].from.Equal(day.Add(5*time.Hour+25*time.Minute+2123456*time.Microsecond)) || !reach[0].to.Equal(day.Add(6*time.Hour+25*time.Minute+4*time.Second)) {
+			t.Errorf("%s reaches %v", name, reach)
+		}
 	}
 	for _, broken := range []string{filepath.Join(dir, "none*"), filepath.Join(dir, "cut.gz")} {
 		os.WriteFile(filepath.Join(dir, "cut.gz"), packed.Bytes()[:packed.Len()/2], 0o600)
-		if _, err := inPostfixLog([]string{broken}); err == nil {
+		if _, _, err := inPostfixLog([]string{broken}, time.Now()); err == nil {
 			t.Errorf("%s is no error", broken)
+		}
+	}
+}
+
+// What is not in a log was not taken only where the log must have it.
+func TestLogCovers(t *testing.T) {
+	at := time.Date(2027, 1, 8, 10, 0, 0, 0, time.UTC)
+	of := func(from, to time.Duration) span { return span{at.Add(from), at.Add(to)} }
+	for name, test := range map[string]struct {
+		files []span
+		spans int
+		want  bool
+	}{
+		"around":            {[]span{of(-time.Hour, time.Hour)}, 1, true},
+		"begins later":      {[]span{of(time.Second, time.Hour)}, 1, false},
+		"ends at once":      {[]span{of(-time.Hour, time.Minute)}, 1, false},
+		"turned in between": {[]span{of(time.Second, time.Hour), of(-time.Hour, -time.Second)}, 1, true},
+		"a file is missing": {[]span{of(-48*time.Hour, -24*time.Hour), of(24*time.Hour, 48*time.Hour)}, 2, false},
+		"one in the other":  {[]span{of(-time.Hour, time.Hour), of(-time.Minute, time.Minute)}, 1, true},
+		"there is no log":   {nil, 0, false},
+	} {
+		reach := joined(test.files)
+		if got := slices.ContainsFunc(reach, func(s span) bool { return s.covers(at) }); got != test.want || len(reach) != test.spans {
+			t.Errorf("%s: %v, %v", name, got, reach)
 		}
 	}
 }
