@@ -873,3 +873,32 @@ func TestQueueID(t *testing.T) {
 		}
 	}
 }
+
+// A mail lists what is left: not what has been right since.
+func TestMailLeavesOutWhatIsWatched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sleepUntil(begun)
+		o, p := newOutbox(t), &post{}
+		day, name := DayOf(begun, berlin), mailboxes(1)[0]
+		other := good(inClear)
+		other.Protocol, other.Port = "pop3", 110
+		o.see(t, good(inClear), day-3, name)
+		o.see(t, other, day-3, name)
+		o.see(t, good(), day-2, name)
+		_, err := sender(t, o, p).Run(t.Context())
+		noErr(t, err)
+		mails := p.got()
+		if len(mails) != 1 {
+			t.Fatalf("%d mails", len(mails))
+		}
+		if text := mails[0].text; !strings.Contains(text, "pop.example.test") || strings.Contains(text, "imap.example.test") {
+			t.Errorf("it lists\n%s", text)
+		}
+		o.see(t, good(), day-1, name)
+		other.TLS, other.Entry = "1.3", "implicit"
+		o.see(t, other, day-1, name)
+		if run, err := sender(t, o, p).Run(t.Context()); err != nil || len(p.got()) != 1 {
+			t.Errorf("%+v, %v, %d mails", run, err, len(p.got()))
+		}
+	})
+}
