@@ -32,7 +32,7 @@ func newOutreachShow() *cobra.Command {
 	var try, asJSON bool
 	var wait time.Duration
 	c := &cobra.Command{
-		Use:   "show ACCOUNT|CASE",
+		Use:   "show ACCOUNT|CASE|CODE",
 		Short: "What to tell a customer who calls: which device, what is wrong, what to do",
 		Long: `Show by device what was seen of an account, what is wrong and from when on it is
 refused, what to say, and the steps in that program's own words; then the notices that were
@@ -41,6 +41,8 @@ sent, what the proxy told last, and exceptions.
 With --try-now the running proxy is watched: the customer fetches or sends mail, and each login
 is shown as it happens, with what the customer sees and the next step. A login that is refused
 before its account is known is found by the addresses that the account used within a day.
+
+A code of 12 digits and letters, which a refused customer reads out, is looked for in the event log.
 
 Each look is written into the audit.`,
 		Example: `  mailreeve outreach show anna@example.org -c FILE
@@ -65,6 +67,18 @@ Each look is written into the audit.`,
 			}
 			defer o.Ledger.Close()
 			a, err := o.account(c, args[0])
+			if err != nil && heardID(args[0]) {
+				e, sought := findSession(eventsPath(o.Config), args[0])
+				if sought != nil {
+					return sought
+				}
+				if e.Account == "" {
+					return withHint(fmt.Errorf("session %s of %s has no confirmed account: %s", e.ID, e.Time.In(o.Zone).Format("2006-01-02 15:04"),
+						printable(strings.Join(slices.DeleteFunc([]string{protocolName(e.Protocol), e.Action, e.Refused, strings.Join(e.By, " ")}, func(s string) bool { return s == "" }), ", "))),
+						"`mailreeve policy explain %s -c %s` shows why", e.ID, shellWord(f.path))
+				}
+				a, err = o.account(c, e.Account)
+			}
 			if err != nil {
 				return err
 			}
@@ -92,6 +106,12 @@ Each look is written into the audit.`,
 	c.Flags().BoolVar(&try, "try-now", false, "and watch the customer try")
 	c.Flags().DurationVar(&wait, "for", 5*time.Minute, "how long to watch")
 	return c
+}
+
+// heardID reports whether what a customer reads out may be the id of a session.
+func heardID(heard string) bool {
+	id := sessionID(heard)
+	return len(id) == 12 && strings.Trim(id, "0123456789ABCDEFGHJKMNPQRSTVWXYZ") == ""
 }
 
 // support is the view of an account.

@@ -209,6 +209,30 @@ func TestOutreachPreview(t *testing.T) {
 	}
 }
 
+// TestShowCode finds an account by the code in a refusal.
+func TestShowCode(t *testing.T) {
+	d := newDesk(t)
+	nobody := phone("1PBQ7R2M4X9E", seenAt)
+	nobody.Account, nobody.Verified, nobody.Action, nobody.Refused = "", false, "deny", "policy"
+	var lines []byte
+	for _, e := range []*events.Session{phone("1PBQ7R2M4X9D", seenAt), nobody} {
+		line, err := events.Encode(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, line...)
+	}
+	if err := os.WriteFile(filepath.Join(d.dir, "events.jsonl"), lines, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, errs, code := told("outreach", "show", "ipbq-7r2m-4x9d", "-c", d.file, "--now", rehearsed); code != 0 || !strings.Contains(out, "Konto anna@example.org") {
+		t.Errorf("code %d: %s%s", code, out, errs)
+	}
+	if _, errs, code := told("outreach", "show", "1PBQ7R2M4X9E", "-c", d.file); code == 0 || !strings.Contains(errs, "deny, policy, encrypted") || !strings.Contains(errs, "policy explain 1PBQ7R2M4X9E") {
+		t.Errorf("code %d: %s", code, errs)
+	}
+}
+
 // TestPreviewOfNoMail holds that a letter to an account that gets no mail has the day all the same.
 func TestPreviewOfNoMail(t *testing.T) {
 	d := newDesk(t)
