@@ -244,6 +244,15 @@ only you can know, the values to enter, webmail, the promise never to ask for a 
 			if problems != nil {
 				return problems
 			}
+			for i := range o.Config.Brands {
+				if b := &o.Config.Brands[i]; b.Notices != nil {
+					for _, lacks := range []struct{ what, key string }{{string(b.Notices.Webmail), "webmail"}, {string(b.Notices.Phone), "phone"}, {string(b.Notices.Signature), "signature"}} {
+						if lacks.what == "" {
+							fmt.Fprintf(c.ErrOrStderr(), "warning: brand %s: notices have no %s\n  hint: write it at brands.notices.%[2]s\n", b.Name, lacks.key)
+						}
+					}
+				}
+			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "%s tried, all is well\n", count(tried, "notice"))
 			return err
 		},

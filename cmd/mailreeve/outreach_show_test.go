@@ -278,7 +278,7 @@ func TestOutreachLint(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if out, errs, code := told("outreach", "lint", "-c", d.file); code != 0 || !strings.Contains(out, "notices tried, all is well") {
+	if out, errs, code := told("outreach", "lint", "-c", d.file); code != 0 || !strings.Contains(out, "notices tried, all is well") || !strings.Contains(errs, "notices have no webmail") || !strings.Contains(errs, "no signature") {
 		t.Errorf("code %d: %s%s", code, out, errs)
 	}
 	if _, errs, code = told("outreach", "template", "fr"); code != 2 || !strings.Contains(errs, "`mailreeve outreach template de`") {
