@@ -85,7 +85,7 @@ func OpenLedger(ctx context.Context, place string, opt Options) (*Ledger, error)
 		opt.Now = time.Now
 	}
 	l := &Ledger{opt: opt, postgres: strings.HasPrefix(place, "postgres://") || strings.HasPrefix(place, "postgresql://")}
-	driver, source := "pgx", place
+	driver, source := "pgx", patient(place)
 	if !l.postgres {
 		var err error
 		if driver, source, err = sqliteSource(place); err != nil {
@@ -107,6 +107,22 @@ func OpenLedger(ctx context.Context, place string, opt Options) (*Ledger, error)
 		return nil, err
 	}
 	return l, nil
+}
+
+// connectTime is in seconds. PostgreSQL's own default is to wait for ever for a server that takes a
+// connection and says nothing.
+const connectTime = "10"
+
+// patient bounds the wait for a database, where neither its address nor PGCONNECT_TIMEOUT does.
+func patient(place string) string {
+	u, err := url.Parse(place)
+	if err != nil || u.Query().Has("connect_timeout") || os.Getenv("PGCONNECT_TIMEOUT") != "" {
+		return place
+	}
+	q := u.Query()
+	q.Set("connect_timeout", connectTime)
+	u.RawQuery = q.Encode()
+	return u.String()
 }
 
 // shownPlace is a place without what nobody shall read.
