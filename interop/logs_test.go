@@ -341,7 +341,6 @@ func TestLogsOfPostfix(t *testing.T) {
 	log.Wait(t, "reload -- version")
 
 	want := map[string]string{}
-	queued := map[string]string{} // Message-ID of each message that was sent whole
 	begin := func(e Endpoint, from string, version uint16) *Talk {
 		e, entry := e.By(Plain), e.Entry
 		k := rig.DialFrom(t, e, from)
@@ -358,13 +357,11 @@ func TestLogsOfPostfix(t *testing.T) {
 		return k
 	}
 	send := func(k *Talk, a Account, messages int) {
-		for n := range messages {
+		for range messages {
 			k.Ask("MAIL FROM:<"+a.User+">", "^250 ")
 			k.Ask("RCPT TO:<"+Bert.User+">", "^250 ")
 			k.Ask("DATA", "^354 ")
-			id := fmt.Sprintf("<%d.%s>", n, a.User)
-			reply := k.Ask("Message-ID: "+id+"\r\n\r\nhello\r\n.", "^250 .* queued as ")
-			queued[id] = strings.TrimSpace(reply[strings.LastIndex(reply, " "):])
+			k.Ask("Subject: hello\r\n\r\nhello\r\n.", "^250 .* queued as ")
 		}
 		k.Ask("QUIT", "^221 ")
 	}
@@ -434,14 +431,6 @@ func TestLogsOfPostfix(t *testing.T) {
 	}
 	if len(sessions) != len(want) {
 		t.Errorf("%d accounts, want %d", len(sessions), len(want))
-	}
-	for line := range strings.Lines(text) {
-		if queue, id, ok := logs.MessageID([]byte(strings.TrimSuffix(line, "\n"))); ok && queued[id] == queue {
-			delete(queued, id)
-		}
-	}
-	if len(queued) != 0 {
-		t.Errorf("no line says that these are in the queue: %v", queued)
 	}
 	if t.Failed() {
 		t.Log(text)

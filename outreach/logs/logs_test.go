@@ -206,25 +206,6 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
-func TestMessageID(t *testing.T) {
-	for _, c := range []struct{ line, queue, id string }{
-		{"Nov 21 06:25:01 mx postfix/cleanup[7]: 3F2A91C0042: message-id=<mr.1@example.test>", "3F2A91C0042", "<mr.1@example.test>"},
-		{"2026-11-21T06:25:01.1+01:00 mx postfix-out/submission/cleanup[7]: 4bVXYz0mZGz1C2D: message-id=<a b@c>\r", "4bVXYz0mZGz1C2D", "<a b@c>"},
-		{"Nov 21 06:25:01 mx postfix/cleanup[7]: 3F2A91C0042: message-id=<>", "", ""},
-		{"Nov 21 06:25:01 mx postfix/cleanup[7]: 3F2A91C0042: message-id=a@b", "", ""},
-		{"Nov 21 06:25:01 mx postfix/cleanup[7]: 3F2A91C0042: resent-message-id=<a@b>", "", ""},
-		{"Nov 21 06:25:01 mx postfix/cleanup[7]: 3F2A91C0042: reject: header x: message-id=<a@b>", "", ""},
-		{"Nov 21 06:25:01 mx postfix/cleanup[7]: warning: x: message-id=<a@b>", "", ""},
-		{"Nov 21 06:25:01 mx postfix/smtpd[7]: 3F2A91C0042: message-id=<a@b>", "", ""},
-		{"postfix/cleanup[7]: 3F2A91C0042: message-id=<a@b>", "", ""},
-	} {
-		queue, id, ok := MessageID([]byte(c.line))
-		if queue != c.queue || id != c.id || ok != (c.id != "") {
-			t.Errorf("%s: %q %q %v", c.line, queue, id, ok)
-		}
-	}
-}
-
 // The log of a busy day must be read in minutes: go test -bench Line -benchmem.
 func BenchmarkLine(b *testing.B) {
 	for _, c := range []struct {

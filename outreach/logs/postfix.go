@@ -196,20 +196,3 @@ func port(service string) int {
 	}
 	return int(n)
 }
-
-// MessageID reads which message has which id in Postfix's queue, from a line of its
-// cleanup.
-func MessageID(line []byte) (queueID, messageID string, ok bool) {
-	if len(line) > mostLine {
-		return "", "", false
-	}
-	c := newClock(&Options{})
-	e, ok := c.entry(strings.TrimSuffix(string(line), "\r"))
-	if !ok || !strings.HasSuffix(e.tag, "/cleanup") {
-		return "", "", false
-	}
-	if queueID, messageID, ok = strings.Cut(e.text, ": message-id="); !ok || !only(queueID, digits+letters) || len(messageID) < 3 || messageID[0] != '<' || messageID[len(messageID)-1] != '>' {
-		return "", "", false
-	}
-	return queueID, messageID, true
-}
