@@ -22,6 +22,11 @@ const KeptAfterEnd = 90
 // crowdKept is for how many days the hashes of addresses are kept, and the keys to them.
 const crowdKept = 7
 
+// clockLeap is for how many days nobody may have looked at the ledger, if accounts are to be deleted at once. After
+// more a machine's clock may have leapt, which would take all that is known for ever, and
+// have everybody told anew; so another day must say the same.
+const clockLeap = 7
+
 // ended reports whether the campaign's accounts are not to be kept any longer.
 func (l *Ledger) ended(today Day) bool { return l.opt.End != 0 && today > l.opt.End+KeptAfterEnd }
 
@@ -34,7 +39,7 @@ type Expired struct {
 // Expire deletes what may not be kept any longer. It is done at each opening, and as days begin
 // in [Intake.Follow]; a program that runs on without that does it daily. Under a clock of a rehearsal nothing is
 // deleted before its time, and an end that was set today lets nobody be deleted before
-// tomorrow: it may be a slip of the pen.
+// tomorrow: it may be a slip of the pen. The same holds of a clock that is weeks further than yesterday's.
 func (l *Ledger) Expire(ctx context.Context) (Expired, error) {
 	now := l.opt.Now()
 	if real := time.Now(); now.After(real) {
@@ -50,11 +55,24 @@ func (l *Ledger) Expire(ctx context.Context) (Expired, error) {
 		if gone.Crowds, err = t.exec("DELETE FROM crowd WHERE made <= $1", int64(today-crowdKept)); err != nil {
 			return err
 		}
-		if !l.ended(today) {
-			return nil
-		}
 		meta, err := t.meta()
 		if err != nil {
+			return err
+		}
+		looked, _ := ParseDay(meta["looked"]) // none is long ago
+		met, _ := ParseDay(meta["end_met"])
+		ended := l.ended(today)
+		switch {
+		case !ended && met != 0: // the clock is right again
+			err = t.setMeta("end_met", "")
+		case ended && met == 0:
+			err = t.setMeta("end_met", today.String())
+		}
+		if err == nil && looked != today {
+			err = t.setMeta("looked", today.String())
+		}
+		leapt := met == 0 && today-looked > clockLeap || met >= today
+		if err != nil || !ended || leapt {
 			return err
 		}
 		if known, err := ParseDay(meta["end_known"]); err != nil || known >= today {

@@ -312,6 +312,29 @@ func TestTheEnd(t *testing.T) {
 	}
 }
 
+// TestClockThatLeaps: a machine that wakes up in another year deletes nothing, if it is not still there tomorrow.
+func TestClockThatLeaps(t *testing.T) {
+	k := newKeptLedger(t)
+	at := func(day time.Time, want int) {
+		t.Helper()
+		k.now = day
+		for range 2 { // each command opens it anew
+			k.open()
+		}
+		if n := k.count("account"); n != want {
+			t.Errorf("on %s there are %d accounts, want %d", day.Format(time.DateOnly), n, want)
+		}
+	}
+	today := time.Now().AddDate(0, 0, -400)
+	later := today.AddDate(1, 0, 0)
+	k.opt.End = DayOf(today, time.UTC) + 30
+	at(today, 2)
+	at(later, 2)
+	at(today.AddDate(0, 0, 1), 2)
+	at(later, 2)
+	at(later.AddDate(0, 0, 20), 0)
+}
+
 func TestAnotherLedgerIsRefused(t *testing.T) {
 	k := newKeptLedger(t)
 	for name, change := range map[string]func(*Options){
