@@ -398,7 +398,8 @@ func newOutreachForget() *cobra.Command {
 in the audit. That somebody was forgotten stays there, under a mark that is not the name.
 
 The files of events still have its sessions until events.keep is over, and its next login is written
-down anew. A notice that was sent is forgotten too, so it may be due again then.`,
+down anew. A notice that was sent is forgotten too, so it may be due again then; so is that somebody is
+to be called and not written to.`,
 		Example: `  mailreeve outreach forget anna@example.org -c FILE`,
 		Args:    oneAccount,
 		RunE: func(c *cobra.Command, args []string) error {
