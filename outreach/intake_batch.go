@@ -196,31 +196,41 @@ func (in *Intake) numbers(t *tx, m *met, b *batch) (account func(string) int64, 
 	slices.SortFunc(order, (*Shape).compare)
 	ways := wayCounts{t: t, had: map[string]int{}, got: map[string]int{}}
 	for _, s := range order {
-		id, found, err := t.shapeID(s)
-		if err == nil && !found {
-			slices.Sort(users[s]) // several days of one
-			id, found, err = ways.add(s, slices.Compact(users[s]), account)
-		}
+		slices.Sort(users[s])
+		came := slices.Compact(users[s]) // on several days
+		room, err := ways.room(came, account)
 		if err != nil {
 			return nil, nil, err
 		}
-		if ids[s] = id; found { // else the next who comes so may have room
-			m.shapes[*s] = id
+		row := *s
+		if !room {
+			row.SNI, row.Program = "", "" // what a client may choose freely
 		}
+		id, known := m.shapes[row]
+		if !known {
+			var is bool
+			if id, is, err = t.shapeID(&row); err == nil && !is {
+				id, err = t.newShape(&row)
+				ways.add(came)
+			}
+			if err != nil {
+				return nil, nil, err
+			}
+		}
+		ids[s], m.shapes[row] = id, id
 	}
 	return account, func(s *Shape) int64 { return ids[s] }, nil
 }
 
-// wayCounts count shapes by account, where new ones come.
+// wayCounts count shapes by account, where those come that are not remembered.
 type wayCounts struct {
 	t        *tx
 	had, got map[string]int // in the ledger before, where that was asked; and new ones in this batch
 }
 
-// add makes a row for a shape that is new to the ledger. If all accounts that came so have their fill, it is
-// not its own, but the row of the shape without what a client may choose freely.
-func (w *wayCounts) add(s *Shape, accounts []string, id func(string) int64) (row int64, own bool, err error) {
-	full := func(account string) (bool, error) {
+// room reports whether one of the accounts may have another shape in full.
+func (w *wayCounts) room(accounts []string, id func(string) int64) (bool, error) {
+	for _, account := range accounts {
 		if _, asked := w.had[account]; !asked {
 			n := 0
 			if _, err := w.t.one([]any{&n}, "SELECT COUNT(DISTINCT shape) FROM seen WHERE account = $1", id(account)); err != nil {
@@ -228,27 +238,18 @@ func (w *wayCounts) add(s *Shape, accounts []string, id func(string) int64) (row
 			}
 			w.had[account] = n
 		}
-		return w.had[account]+w.got[account] >= mostShapes, nil
-	}
-	for _, account := range accounts {
-		switch is, err := full(account); {
-		case err != nil:
-			return 0, false, err
-		case !is:
-			for _, account := range accounts {
-				w.got[account]++
-			}
-			row, err = w.t.newShape(s)
-			return row, true, err
+		if w.had[account]+w.got[account] < mostShapes {
+			return true, nil
 		}
 	}
-	plain := *s
-	plain.SNI, plain.Program = "", ""
-	row, found, err := w.t.shapeID(&plain)
-	if !found && err == nil {
-		row, err = w.t.newShape(&plain)
+	return false, nil
+}
+
+// add counts a shape that is new to the ledger.
+func (w *wayCounts) add(accounts []string) {
+	for _, account := range accounts {
+		w.got[account]++
 	}
-	return row, false, err
 }
 
 // accountIDs finds the numbers of accounts, and makes rows for those that have none.
