@@ -70,7 +70,8 @@ func converse(conn net.Conn, s *Sender) (*connection, error) {
 	c := &connection{conn: conn, used: time.Now()}
 	fail := func(doing string, err error) (*connection, error) {
 		conn.Close()
-		return nil, &serverTrouble{doing, err, answerOf(err).code >= 500}
+		var bad *tls.CertificateVerificationError // which no waiting mends
+		return nil, &serverTrouble{doing, err, answerOf(err).code >= 500 || errors.As(err, &bad)}
 	}
 	var err error
 	switch s.Notices.TLS {

@@ -3,10 +3,16 @@ package outreach
 import (
 	"bufio"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	cryptorand "crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"math/big"
 	"math/rand/v2"
 	"net"
 	"path/filepath"
@@ -670,6 +676,33 @@ func TestStop(t *testing.T) {
 		}
 		if was, err := o.Resume(t.Context()); was != nil || err != nil {
 			t.Errorf("resumed twice: %+v, %v", was, err)
+		}
+	})
+}
+
+// Nor is a server with another's certificate.
+func TestWrongCertificate(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), cryptorand.Reader)
+	noErr(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"mx.example.test"}, NotAfter: time.Now().AddDate(1, 0, 0)}
+	der, err := x509.CreateCertificate(cryptorand.Reader, template, template, key.Public(), key)
+	noErr(t, err)
+	other := tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	synctest.Test(t, func(t *testing.T) {
+		sleepUntil(begun)
+		o, p := newOutbox(t), &post{}
+		o.see(t, good(inClear), DayOf(begun, berlin)-1, "kunde@example.test")
+		s := sender(t, o, p)
+		s.Notices.TLS, s.TLS = config.Implicit, &tls.Config{ServerName: "mx.example.test", RootCAs: x509.NewCertPool()}
+		s.Dial = func(context.Context) (net.Conn, error) {
+			client, server := net.Pipe()
+			go p.serve(tls.Server(server, &tls.Config{Certificates: []tls.Certificate{other}}))
+			return client, nil
+		}
+		begin := time.Now()
+		_, err := s.Run(t.Context())
+		if !Refused(err) || len(p.got()) != 0 || time.Since(begin) > time.Minute {
+			t.Errorf("%v after %v", err, time.Since(begin))
 		}
 	})
 }
